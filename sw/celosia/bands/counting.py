@@ -30,6 +30,9 @@ BAND = 50
 RECORD = len(RECORDS[Op.FILL].words) + 2
 """Cycles in which the control words of a fill's record are carried out."""
 
+BAND_ENTRIES, CHUNKS = 2, 3
+"""Entries of a band's command, where it begins one; chunks of a band of several clusters, each."""
+
 FETCH = 3
 """Cycles in which nothing is fetched, behind a batch's heads."""
 
@@ -95,9 +98,12 @@ class Fill:
         """The cycles that they take beside nothing; records are read while others are executed."""
         return RECORD + max(self.cycles, self.records * RECORD)
 
-    def beside(self, passes: int, others: int) -> int:
-        """Return the cycles that they take beside passes and so many other accesses. They are last
-        in rank: each access waits until nobody else has the port."""
+    def beside(self, passes: int, others: int, *, shared: bool) -> int:
+        """Return the cycles that they take beside passes and so many other accesses. Where the port
+        is shared, they are last in rank: each access waits until nobody else has it. Else they only
+        begin late: their control words come behind the band's first batch."""
+        if not shared:
+            return 2 * RECORD + max(self.cycles, self.records * RECORD)
         free = max(passes - others, 1)
         slow = self.cycles + self.accesses * others / free
         left = self.cycles * max(0, 1 - passes / max(slow, 1))
@@ -132,11 +138,15 @@ class Course:
     turns: tuple[tuple[Turn, int], ...]
 
     @cached_property
-    def told(self) -> int:
-        """Entries of the control words, those of tables apart, about."""
-        records = self.first.records + sum(
+    def records(self) -> int:
+        """Records of its fills."""
+        return self.first.records + sum(
             count * turn.after.records for turn, count in self.turns if turn.after)
-        return 2 * sum(count for _, count in self.turns) + RECORD // ENTRY_WORDS * records
+
+    @cached_property
+    def bands(self) -> int:
+        """How many there are."""
+        return sum(count for _, count in self.turns)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -201,15 +211,26 @@ def counted(way: Way, course: Course, sets: int, splits: int) -> int:
     """
     return _cycles(course, tuple(
         (work.loads[sets], work.fetched * splits, len(work.rows),
-         FETCH * -(-len(work.dense) // sets)) for work in way.works), splits)
+         FETCH * -(-len(work.dense) // sets)) for work in way.works), splits,
+        shared=way.works[0].clusters == 1)
+
+
+def entries(way: Way, course: Course) -> int:
+    """Return the entries that a layer takes, and its chunks, about: each cluster has bands and
+    chunks of its own."""
+    clusters = way.works[0].clusters
+    band = BAND_ENTRIES + (CHUNKS if clusters > 1 else 0)
+    return (sum(int(work.entries.sum()) for work in way.works) + course.tables // ENTRY_WORDS
+            + RECORD // ENTRY_WORDS * course.records + band * clusters * course.bands)
 
 
 @lru_cache(maxsize=1 << 14)     # layers of a shape have the same ones
-def _cycles(course: Course, works: tuple[tuple[int, int, int, int], ...], splits: int) -> int:
+def _cycles(course: Course, works: tuple[tuple[int, int, int, int], ...], splits: int, *,
+            shared: bool) -> int:
     """Return what `counted` does.
 
     works : of each part the load of its batches, accesses for their entries, rows, and cycles in
-    which nothing is fetched behind heads.
+    which nothing is fetched behind heads.   shared : fills have no port of their own.
     """
     found = LAYER + course.tables + course.first.alone
     for turn, count in course.turns:
@@ -219,7 +240,7 @@ def _cycles(course: Course, works: tuple[tuple[int, int, int, int], ...], splits
         if turn.after is None:
             after = 0
         elif turn.beside:
-            after = max(0, turn.after.beside(passes, others) - passes)
+            after = max(0, turn.after.beside(passes, others, shared=shared) - passes)
         else:
             after = turn.after.alone
         found += count * (BAND + passes + after)

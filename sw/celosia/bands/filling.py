@@ -73,15 +73,16 @@ def records(graph: QGraph, node: QNode, layout: Lines | Spread, band: Band,
             only=int(fill.only), step_x=fill.step, phase_x=fill.phase, word=word,
             element=fill.element, plane=plane * apart, channels=channels, channel_rows=apart,
             run=fill.run, lines=fill.lines, pitch=fill.pitch)
-    zeros = [fill for fill in made if fill.zero]
-    found = [record for fill in zeros
-             for record in of(fill, 0, fill.channels, 0, 0).records(array)]
-    if (block := _block(layout, band, zeros)) is not None:
-        first, last = block
-        whole = Fill(**common | {"rows": 1}, zero=1, row=band.stretch.row + first,
-                     run=(last - first) * layout.size).records(array)
-        if _takes(whole, array) < _takes(found, array):
-            found = whole
+    found = []
+    for zeros in _groups(layout, [fill for fill in made if fill.zero]):
+        own = [record for fill in zeros
+               for record in of(fill, 0, fill.channels, 0, 0).records(array)]
+        if (block := _block(layout, band, zeros)) is not None:
+            first, last = block
+            whole = Fill(**common | {"rows": 1}, zero=1, row=band.stretch.row + first,
+                         run=(last - first) * layout.size).records(array)
+            own = min(own, whole, key=lambda records: _takes(records, array))
+        found += own
     width = graph.tensors[node.input].shape[2]
     found += [record for fill in made if not fill.zero
               for part, place in _parts(graph, node, band, places, fill.moved)
@@ -166,17 +167,35 @@ def _takes(records: list[dict[str, int]], array: Array) -> int:
     return sum(cycles(record, array) for record in records)
 
 
+def _groups(layout: Lines, zeros: list[Rectangle]) -> list[list[Rectangle]]:
+    """Return zeros by the position groups that they lie in: those that share one are together."""
+    found: list[list[Rectangle]] = []
+    end = -1
+    for fill in sorted(zeros, key=lambda fill: fill.position):
+        first, last = fill.position // layout.size, _last(fill) // layout.size
+        if first > end:
+            found.append([])
+        found[-1].append(fill)
+        end = max(end, last)
+    return found
+
+
+def _last(fill: Rectangle) -> int:
+    """Return the last position of a rectangle."""
+    return fill.position + (fill.lines - 1) * fill.line + fill.run - 1
+
+
 def _block(layout: Lines, band: Band, zeros: list[Rectangle]) -> tuple[int, int] | None:
-    """Return whole bank rows, from the first to before the last one, that hold all zeros and
+    """Return whole bank rows, from the first to before the last one, that hold these zeros and
     nothing else that was filled before; what is filled with them comes behind them. None where
     there are none."""
-    if not zeros or (band.begin and not layout.grid.single):
+    if band.begin and not layout.grid.single:
         return None
-    first = min(fill.position for fill in zeros) // layout.size
-    last = max(fill.position + (fill.lines - 1) * fill.line + fill.run for fill in zeros)
+    first = zeros[0].position // layout.size
+    last = max(map(_last, zeros)) // layout.size
     if band.begin and first * layout.size < layout.grid.before + band.begin * layout.grid.pitch:
         return None
-    return first * layout.depth, -(-last // layout.size) * layout.depth
+    return first * layout.depth, (last + 1) * layout.depth
 
 
 def _parts(graph: QGraph, node: QNode, band: Band, places: Mapping[str, Place],

@@ -7,7 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from celosia.bands.counting import Way, about_course, counted, course, filled_twice, fills_of
+from celosia.bands.counting import (
+    Way,
+    about_course,
+    counted,
+    course,
+    entries,
+    filled_twice,
+    fills_of,
+)
 from celosia.bands.dealing import deal
 from celosia.bands.grid import Grid
 from celosia.bands.layouts import Band, Lines, is_depthwise, is_vector, joined, strides, tap_words
@@ -107,11 +115,11 @@ class Layer:
 class _Counted(NamedTuple):
     """A way, as clusters share it, about.
 
-    cycles : that it takes.   told : entries of its control words.
+    cycles : that it takes.   entries : as of `counting.entries`.
     """
 
     cycles: int
-    told: int
+    entries: int
     way: Way
     sets: int
     splits: int
@@ -126,7 +134,7 @@ class Plan:
         self._ways = [self._counted(node) for node in graph.nodes]
 
     def layers(self, *, copied: bool = False) -> list[Layer]:
-        """Return them; where they are ``copied`` from flash, the cycles in which control words are
+        """Return them; where they are ``copied`` from flash, the cycles in which their entries are
         count, too."""
         return [self._fastest(node, ways, copied=copied)
                 for node, ways in zip(self.graph.nodes, self._ways, strict=True)]
@@ -138,7 +146,8 @@ class Plan:
             for way in ways_of(graph, node, array, log2, self.apart):
                 about = about_course(way.banding, array.fill, wide=node.output == graph.output,
                                      twice=filled_twice(graph, node, way.layout))
-                found += [_Counted(counted(way, about, *spread), about.told, way, *spread)
+                words = entries(way, about)
+                found += [_Counted(counted(way, about, *spread), words, way, *spread)
                           for spread in way.spreads(array.clusters)]
         if not found:
             raise next(_refusals(graph, node, array, self.apart))
@@ -147,7 +156,7 @@ class Plan:
     def _fastest(self, node: QNode, ways: Sequence[_Counted], *, copied: bool) -> Layer:
         graph, array = self.graph, self.array
         entry = ENTRY_WORDS * array.flash if copied else 0
-        order = sorted(ways, key=lambda about: about.cycles + entry * about.told)
+        order = sorted(ways, key=lambda about: about.cycles + entry * about.entries)
         costs, fills = [], {}
         for at, about in enumerate(order[:COUNTED]):
             way = about.way
@@ -156,7 +165,7 @@ class Plan:
                 fills[laid] = fills_of(graph, node, way.layout, way.log2_groups, array, self.apart)
             exact = course(way.banding, fills[laid], wide=node.output == graph.output)
             cycles = counted(way, exact, about.sets, about.splits)
-            costs.append((cycles + entry * exact.told, at, cycles))
+            costs.append((cycles + entry * entries(way, exact), at, cycles))
         _, at, cycles = min(costs)
         best = order[at]
         return _layer(node, replace(best.way, sets=best.sets, splits=best.splits), array, cycles)

@@ -201,7 +201,7 @@ def _fewest(made_of: Callable[[list[Layer]], _Made], graph: QGraph, array: Array
     found = []
     try:
         found.append(made_of(plan.layers()))
-        if not found[0].flash.parts:
+        if not (found[0].flash.parts or found[0].flash.runs):
             return found[0]
     except FitError as refusal:
         if not array.flash or least_refusal(graph, array) is not None:
