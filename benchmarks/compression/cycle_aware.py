@@ -54,7 +54,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
                "tune": {"epochs": (1, 1, 1, 3), "learning_rate": 2e-3, "batch_size": 128}},
     "resnet8": {"title": f"ResNet-8 on {CIFAR10}, ULX3S 85F", "target": "ulx3s-85f",
                 "make": lambda: trained("resnet8"), "data": cifar10,
-                "budgets": (400_000, 300_000, 220_000), "seeds": 1,
+                "budgets": (150_000, 115_000, 90_000), "seeds": 1,
                 "series": (*BASELINES, TUNED, SINGLE, OURS),
                 "tune": {"epochs": (1, 1, 1, 2), "learning_rate": 2e-3, "batch_size": 128}},
 }
