@@ -133,7 +133,7 @@ ARRAY = replace(flash_rtl.ARRAY, bank_rows=64)
 PROGRAMS = {
     "filled again": lambda: shrinking_network((4, 16, 2), (2, 2), 12),
     "ahead": lambda: connected(16, 16, 16, 64, 10),
-    "1 places": lambda: shrinking_network((4, 12, 2), (1, 2), 9),
+    "1 places": lambda: shrinking_network((4, 12, 2), (1, 2), 10),
     "in the banks": lambda: connected(96, 64, 48, 10),
     "resident": lambda: connected(96, 64, 48, 10)}
 
