@@ -223,9 +223,11 @@ def _straight(instead_of: torch.Tensor, values: np.ndarray) -> torch.Tensor:
 def _stored(values: torch.Tensor, graph: QGraph, result: GoldenResult, name: str) -> torch.Tensor:
     """Return a stored tensor (N, C, H, W) in place of the values that it is made of. What is
     clipped, by more than rounding does, has no gradient."""
-    lsb = graph.tensors[name].format.lsb(result.exponents[name])[:, None, None, None]
-    made = np.ldexp(result.mantissas[name].astype(float), lsb)
-    beyond = np.abs(_array(values)) - np.abs(made) > np.ldexp(1.0, lsb)
+    format, mantissas = graph.tensors[name].format, result.mantissas[name]
+    lsb = format.lsb(result.exponents[name])[:, None, None, None]
+    made = np.ldexp(mantissas.astype(float), lsb)
+    beyond = (np.abs(mantissas) == format.largest) & (
+        np.abs(_array(values)) - np.abs(made) > np.ldexp(1.0, lsb))
     return _straight(torch.where(torch.from_numpy(beyond).to(values.device), values.detach(),
                                  values), made)
 
