@@ -69,6 +69,16 @@ def test_outputs_of_one_that_clips_are_those_of_its_program(exponents, bits):
     assert (now.abs() < weight.detach().abs()).any()
 
 
+@pytest.mark.parametrize("exponents", ["dynamic", "static"])
+def test_outputs_that_are_rounded_have_gradients(exponents):
+    x = drawn(24, 2, 8, 8)
+    made = compress.in_format(network(), x[:1], **FOUR, exponents=exponents, clip=True,
+                              calibration=x if exponents == "static" else None)
+    made(x).sum().backward()
+    last = made.biases[str(len(made.graph().nodes) - 1)]
+    assert (last.grad == len(x)).all()
+
+
 def test_what_is_clipped_has_no_gradient():
     x, net = drawn(16, 2, 8, 8), network()
     with torch.no_grad():
