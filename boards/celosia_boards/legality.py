@@ -95,8 +95,9 @@ def _luts(device: Device, array: Array) -> Iterator[Problem]:
     banks = lut_banks(array, device.fabric)
     if not banks.count or device.fabric.lut_memory is None:
         return
-    words, bits, luts = device.fabric.lut_memory
-    needed = banks.count * -(-banks.depth // words) * -(-banks.width // bits) * luts
+    least = device.fabric.lut_memory
+    needed = (banks.count * -(-banks.depth // least.words) * -(-banks.width // least.bits)
+              * least.luts)
     if 2 * needed > device.resources.luts:
         yield Problem(parameter="lanes", text=(
             f"{array.lanes_all} lanes need {needed:,} of its {device.resources.luts:,} look-up "

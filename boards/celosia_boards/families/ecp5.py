@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from celosia_boards.families.family import Device, Resources, counted, fewest, nearest
-from celosia_spec.isa.fabric import Fabric
+from celosia_spec.isa.fabric import Fabric, LutMemory
 
 if TYPE_CHECKING:
     from amaranth.hdl import Module, Signal
 
 __all__ = ["ECP5", "ECP5_FABRIC", "Ecp5Pll"]
 
-ECP5_FABRIC = Fabric(multiplier="mult18", served=1, lut_memory=(16, 4, 6))
-"""What gateware of the ECP5 is built of."""
+ECP5_FABRIC = Fabric(multiplier="mult18", served=1, lut_memory=LutMemory(
+    words=16, bits=4, luts=6, bank_rows=512, banks=5))
+"""What gateware of the ECP5 is built of. A bank of 512 codes fills a quarter of a block memory, so
+no other memory gives one back for as few look-up tables; all of several clusters take too many."""
 
 _SHAPES = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
 """Depth and width that one block memory can have with one read and one write port."""

@@ -2,7 +2,23 @@
 
 from dataclasses import dataclass
 
-__all__ = ["GENERIC", "Fabric"]
+__all__ = ["GENERIC", "Fabric", "LutMemory"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LutMemory:
+    """How memories stand in look-up tables.
+
+    words, bits, luts : of the smallest memory, and how many of them it takes.
+    bank_rows : codes at most of a bank that stands there.
+    banks     : of each of several clusters that do; of a lone cluster all do.
+    """
+
+    words: int
+    bits: int
+    luts: int
+    bank_rows: int
+    banks: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,15 +30,14 @@ class Fabric:
     adds       : they can add products up, of two lanes each (`celosia_hw.lanes.block_sums`).
     carries    : a look-up table has a carry before it, so that it compares and chooses at once
                  (`celosia_hw.output.pool.LanePool`).
-    lut_memory : words and bits of the smallest memory that stands in look-up tables, and how many
-                 of them it takes; None where they are no memories.
+    lut_memory : None where look-up tables are no memories.
     """
 
     multiplier: str = "generic"
     served: int = 0
     adds: bool = False
     carries: bool = False
-    lut_memory: tuple[int, int, int] | None = None
+    lut_memory: LutMemory | None = None
 
 
 GENERIC = Fabric()

@@ -116,19 +116,12 @@ def main_blocks(array: Array) -> Blocks:
     return Blocks("main memory", 1, array.main_words, ENTRY_BITS)
 
 
-LUT_ROWS = 512
-"""Codes at most of a bank that stands in look-up tables. It fills a quarter of a block memory of
-the ECP5, so no other memory gives one back for as few of them."""
-
-LUT_BANKS = 5
-"""Banks of each of several clusters that do: all of them would take most of the look-up tables."""
-
-
 def block_banks(array: Array, fabric: Fabric) -> int:
     """Return how many banks of a cluster, the first ones, stand in block memory."""
-    if fabric.lut_memory is None or array.bank_rows > LUT_ROWS:
+    luts = fabric.lut_memory
+    if luts is None or array.bank_rows > luts.bank_rows:
         return array.lanes
-    return 0 if array.clusters == 1 else array.lanes - LUT_BANKS
+    return 0 if array.clusters == 1 else array.lanes - luts.banks
 
 
 def lut_banks(array: Array, fabric: Fabric) -> Blocks:
