@@ -9,6 +9,7 @@ from celosia.models import ResNet
 from celosia.quantise import quantise
 from celosia_spec.isa.array import Array
 from stream.compared import compare
+from stream.sharing import in_place
 
 ARRAYS = {"16": Array(main_words=1 << 16), "8": Array(lanes=8, main_words=1 << 16)}
 
@@ -39,4 +40,7 @@ def test_network(array, depth, shortcut):
     graph = quantise(Compiler().graph(network(depth, shortcut), x),
                      unsigned_input=True, acc_bits=24)
     assert depth < 56 or len(graph.tensors) > 32
-    compare(graph, array, x.numpy()[0].astype(np.float32))
+    program = compare(graph, array, x.numpy()[0].astype(np.float32)).program
+    added = [node for node in program.graph.nodes if node.epilogue.add]
+    assert len(added) == (depth - 2) // 2
+    assert all(in_place(program, node) for node in added)

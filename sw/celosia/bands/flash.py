@@ -2,6 +2,7 @@
 or in parts."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,7 +13,7 @@ from celosia.bands.entries import Stream
 from celosia.bands.packing import Need, Packing
 from celosia.bands.parts import Parted, Parting
 from celosia.bands.plan import Layer
-from celosia.bands.regions import map_needs
+from celosia.bands.regions import Owners, map_needs, own_words, owners
 from celosia_spec import errors
 from celosia_spec.errors import FitError
 from celosia_spec.isa.array import ENTRY_BITS, ENTRY_WORDS, Array
@@ -49,19 +50,36 @@ def copies(graph: QGraph, layers: Sequence[Layer], made: Sequence[Sequence[Batch
 
     made : the layers' batches.   stream : as it is if none is copied.
 
+    Sums take the words of what is added, where they can. A layer that comes in parts may have to
+    fill that several times; where nothing else fits, all have words of their own.
+
     The last layers are copied, as few of them as let the fewest cycles pass in waiting: maps are
     largest at the begin, and weights at the end. Where that cannot be, layers that do not fit are
     parted. FitError where main memory is too small.
     """
-    needs = Needs(map_needs(graph).items())
+    if (least := least_refusal(graph, array)) is not None and array.flash:
+        raise least
+    owned = owners(graph)
+    try:
+        found = _copies(graph, layers, made, stream, array, owned)
+    except FitError:
+        owned, shared = own_words(graph), owned
+        if not array.flash or owned == shared:
+            raise
+        found = _copies(graph, layers, made, stream, array, owned)
+    return replace(found, maps={name: found.maps[owner] for name, owner in owned.items()})
+
+
+def _copies(graph: QGraph, layers: Sequence[Layer], made: Sequence[Sequence[Batches]],
+            stream: Stream, array: Array, owned: Owners) -> Copies:
+    """Return what `copies` does.   owned : whose words each tensor has; maps are those."""
+    needs = Needs(map_needs(graph, owned).items())
     found = Packing(needs, stream.words_needed).before(array.main_words)
     if _end(needs, found) <= array.main_words:
         return Copies(maps=maps_of(found))
     if not array.flash:
         raise _refusal(graph, needs, found, array)
-    if (least := least_refusal(graph, array)) is not None:
-        raise least
-    return _Memory(graph, layers, made, stream, array).found()
+    return _Memory(graph, layers, made, stream, array, owned).found()
 
 
 def least_refusal(graph: QGraph, array: Array) -> FitError | None:
@@ -71,7 +89,7 @@ def least_refusal(graph: QGraph, array: Array) -> FitError | None:
     held = [np.diff(node.matrix.indptr).max(initial=0) if array.flash else
             np.count_nonzero(node.matrix.data) for node in graph.nodes]
     entries = [-(-int(count) // DENSEST) for count in held]
-    needs = map_needs(graph).values()
+    needs = map_needs(graph, owners(graph)).values()
     used = [sum(need.words for need in needs if need.life.born <= at <= need.life.dies)
             + (entries[at] if array.flash else sum(entries)) for at in range(len(entries))]
     words = max(used)
@@ -105,11 +123,12 @@ class _Memory:
     """Ways to have layers copied, whole or in parts."""
 
     def __init__(self, graph: QGraph, layers: Sequence[Layer], made: Sequence[Sequence[Batches]],
-                 stream: Stream, array: Array) -> None:
+                 stream: Stream, array: Array, owned: Owners) -> None:
         self.graph, self.layers, self.made, self.array = graph, layers, made, array
+        self.owned = owned
         lists = [own for order in stream.orders for own in order.clusters]
         self.stream, self.orders = stream, len(lists)
-        self.needs = Needs(map_needs(graph).items())
+        self.needs = Needs(map_needs(graph, owned).items())
         self.maps = [sum(need.words for need in self.needs.values()
                          if need.life.born <= at <= need.life.dies) for at in range(len(layers))]
         # The chunks of each layer alone, of all orders.
@@ -235,8 +254,10 @@ class _Memory:
 
     def _parting(self, at: int) -> Parting:
         if at not in self._partings:
+            name = self.graph.nodes[at].output
             self._partings[at] = Parting(self.graph, self.layers[at], self.made[at], self.array,
-                                         self.orders, self.stream.begins[at])
+                                         self.orders, self.stream.begins[at],
+                                         once=self.owned[name] != name)
         return self._partings[at]
 
     def _short(self) -> FitError:

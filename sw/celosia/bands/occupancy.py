@@ -1,7 +1,7 @@
 """Who lies where in main memory, and when: the stream, maps, and what is copied from flash."""
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,9 +90,14 @@ def section_piece(name: str, sections: Sequence[Section], life: Life) -> Piece:
 def fullest(found: Sequence[Piece], program: StreamProgram) -> Moment:
     """Return the moment at which most of main memory is taken; of equal ones the first."""
     moments = [Moment(layer=node.name, available=program.array.main_words, words={
-        kind: sum(piece.words for piece in found if piece.kind == kind and piece.there(at))
+        kind: _taken(piece for piece in found if piece.kind == kind and piece.there(at))
         for kind in Kind}) for at, node in enumerate(program.graph.nodes)]
     return max(moments, key=lambda moment: moment.used)
+
+
+def _taken(found: Iterable[Piece]) -> int:
+    """Return the words that pieces have; a sum may have those of what is added."""
+    return sum({piece.first: piece.words for piece in found}.values())
 
 
 def flash_bytes(program: StreamProgram) -> dict[str, int]:

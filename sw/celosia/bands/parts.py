@@ -65,10 +65,11 @@ class Parting:
     """Part a layer as rooms ask for it.
 
     made : its batches.   begin : entries of all orders before its first band.
+    once : what is added can be filled once only, as sums take its words.
     """
 
     def __init__(self, graph: QGraph, layer: Layer, made: Sequence[Batches], array: Array,
-                 period: int, begin: int) -> None:
+                 period: int, begin: int, *, once: bool) -> None:
         self.layer, self.made, self.array = *_denser(graph, layer, made, array), array
         self._fill = fills_of(graph, layer.node, layer.layout, layer.log2_groups, array,
                               strides(graph))
@@ -80,6 +81,7 @@ class Parting:
         self._turned = -(-len(beside) // ENTRY_WORDS)
         self._band = period * array.clusters * (_entries(Op.BAND) + 1) + self._turned
         self._again = [self._repeated(part) for part in layer.parts]
+        self._whole = [once and again is None for again in self._again]
         self._begin = begin
         self._known: dict[tuple[int, int, int], Parted | None] = {}
 
@@ -88,7 +90,8 @@ class Parting:
         """Entries of the smallest place that holds each of its sections."""
         found = [self._piece(at, first=batch == 0) + size + (
             self._waiting(at, first=batch == 0) if at or batch else self._begin)
-                 for at, made in enumerate(self.made) for batch, size in enumerate(made.sizes)]
+                 for at, made in enumerate(self.made)
+                 for batch, size in enumerate([sum(made.sizes)] if self._whole[at] else made.sizes)]
         return max(found) + _ENDS
 
     def parted(self, room: int, places: int, resident: int = 0) -> Parted | None:
@@ -112,6 +115,8 @@ class Parting:
                 if used[-1] + needs > most:
                     if batch > begun:
                         sections[-1].append((at, begun, batch))
+                    if batch and self._whole[at]:
+                        return None
                     opens += self._waiting(at, first=not batch)
                     begun, needs, most = batch, size + opens, room
                     if not sections[-1] or _ENDS + needs > room:
