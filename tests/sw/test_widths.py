@@ -106,7 +106,7 @@ def test_refused(settings: dict, words: str) -> None:
 
 def test_pairs_are_read() -> None:
     assert read_bits("8/8, 4/6") == [(8, 8), (4, 6)]
-    assert len(set(read_bits("all"))) == 36
+    assert len(set(read_bits("all"))) == 30
     for text in ("8", "8/", "a/8", "8/8,"):
         with pytest.raises(CelosiaError, match="give pairs"):
             read_bits(text)

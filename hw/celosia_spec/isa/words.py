@@ -2,7 +2,7 @@
 
 from celosia_spec.isa.array import PIECE_BITS, Array
 from celosia_spec.isa.fields import Field, Word
-from celosia_spec.isa.numbers import DELTA_BITS
+from celosia_spec.isa.numbers import DELTA_BITS, MANTISSA_BITS
 
 BLOCK_BITS = 4
 BLOCK = 1 << BLOCK_BITS
@@ -13,6 +13,9 @@ WEIGHT = Word("weight", (
     Field("step", DELTA_BITS, False, "column indices from the weight before it in its row"),
 ))
 """One weight, or a longer step to the next one. Four are an entry."""
+
+WEIGHT_BITS = range(MANTISSA_BITS[0], WEIGHT["mantissa"].bits + 1)
+"""Widths of weights that a stream can hold."""
 
 DENSE = Word("dense", (
     Field("low", 8, True, "weight mantissa of a step"),

@@ -31,8 +31,8 @@ def check(
         help="Inputs, float32 (N, ...) in a .npy file, of several tensors in a .npz file by their "
              "names; static exponents need them.")] = None,
     exponents: Annotated[str, typer.Option(help="dynamic or static.")] = Compiler.exponents,
-    weight_bits: Annotated[int, typer.Option(min=4, max=9)] = Compiler.weight_bits,
-    activation_bits: Annotated[int, typer.Option(min=4, max=9)] = Compiler.activation_bits,
+    weight_bits: common.WeightBits = Compiler.weight_bits,
+    activation_bits: common.ActivationBits = Compiler.activation_bits,
     input_bits: common.InputBits = None,
     lanes: Annotated[int | None, typer.Option(help="Instead of each target's default.")] = None,
     accuracy: common.Accuracy = None,

@@ -18,6 +18,8 @@ from celosia.cli.tables import width as width
 from celosia.cli.tables import wrapped as wrapped
 from celosia.extras import missing
 from celosia_spec.errors import CelosiaError, quoted, refusals
+from celosia_spec.isa.numbers import MANTISSA_BITS
+from celosia_spec.isa.words import WEIGHT_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +50,8 @@ Accuracy = Annotated[str | None, typer.Option(
     metavar="none|default|best",
     help="default, from 8 different inputs of --calibration on: passes that make outputs more like "
          "the float ones, where these show that they help; best: static exponents that clip, too.")]
+WeightBits = Annotated[int, typer.Option(min=WEIGHT_BITS[0], max=WEIGHT_BITS[-1])]
+ActivationBits = Annotated[int, typer.Option(min=MANTISSA_BITS[0], max=MANTISSA_BITS[-1])]
 InputBits = Annotated[int | None, typer.Option(
     help="Of the input's mantissas, up to 15 with activations of 8; the layers that read it then "
          "compute twice.")]

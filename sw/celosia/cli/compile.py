@@ -30,8 +30,8 @@ def compile(
     output: Annotated[Path | None, typer.Option(
         "--output", "-o", help="Program file to write; without it only the report.")] = None,
     exponents: Annotated[str, typer.Option(help="dynamic or static.")] = Compiler.exponents,
-    weight_bits: Annotated[int, typer.Option(min=4, max=9)] = Compiler.weight_bits,
-    activation_bits: Annotated[int, typer.Option(min=4, max=9)] = Compiler.activation_bits,
+    weight_bits: common.WeightBits = Compiler.weight_bits,
+    activation_bits: common.ActivationBits = Compiler.activation_bits,
     input_bits: common.InputBits = None,
     lanes: Annotated[int | None, typer.Option(help="Instead of the target's default.")] = None,
     stream: Annotated[str | None, typer.Option(

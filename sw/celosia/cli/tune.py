@@ -36,8 +36,8 @@ def tune(
     target: Annotated[str, typer.Option(help="Board or device; see `celosia targets`.")]
     = "icebreaker",
     exponents: Annotated[str, typer.Option(help="dynamic or static.")] = Compiler.exponents,
-    weight_bits: Annotated[int, typer.Option(min=4, max=9)] = Compiler.weight_bits,
-    activation_bits: Annotated[int, typer.Option(min=4, max=9)] = Compiler.activation_bits,
+    weight_bits: common.WeightBits = Compiler.weight_bits,
+    activation_bits: common.ActivationBits = Compiler.activation_bits,
     clip: Annotated[bool, typer.Option(
         "--clip", help="Let weights, and with static exponents maps, clip where that makes less "
                        "noise: for 4 or 5 bits.")] = False,

@@ -13,6 +13,7 @@ from celosia.show import count, figure, rate
 from celosia_boards.targets import target as find_target
 from celosia_spec.errors import CelosiaError
 from celosia_spec.isa.numbers import MANTISSA_BITS
+from celosia_spec.isa.words import WEIGHT_BITS
 
 if TYPE_CHECKING:
     from celosia.widths import Widths
@@ -25,7 +26,7 @@ def read_bits(text: str) -> list[tuple[int, int]]:
     that is none."""
     if text == ALL:
         return [(weight, activation) for activation in reversed(MANTISSA_BITS)
-                for weight in reversed(MANTISSA_BITS)]
+                for weight in reversed(WEIGHT_BITS)]
     found = []
     for part in text.split(","):
         weight, slash, activation = part.strip().partition("/")
