@@ -11,18 +11,15 @@ from pathlib import Path
 import pytest
 from amaranth.back import rtlil
 
-from celosia_boards.families.ecp5 import ECP5_FABRIC
-from celosia_boards.families.ice40 import ULTRA_PLUS_FABRIC
 from celosia_hw.flash.reader import FlashReader
 from celosia_hw.serial_machine import SerialMachine
 from celosia_sim.simulators.rtl import FLASH, FLASH_HZ
 from celosia_spec.isa.fabric import GENERIC
-from fingerprints.test_images import ARRAYS
+from fingerprints.test_images import ARRAYS, BOARDS, NARROW
 
 FOLDER = Path(__file__).with_name("cells")
-MACHINES = {"8 lanes, 6 bits": (GENERIC, "bram"),
-            "icebreaker": (ULTRA_PLUS_FABRIC, "spram"), "hx8k": (GENERIC, "bram"),
-            "ulx3s-25f": (ECP5_FABRIC, "bram"), "ulx3s-85f": (ECP5_FABRIC, "bram")}
+MACHINES = {NARROW: (GENERIC, "bram"),
+            **{board.name: (board.fabric, board.main_memory) for board in BOARDS}}
 """Of each array what it is built of, and the kind of its main memory."""
 
 _LINE = re.compile(

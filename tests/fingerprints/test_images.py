@@ -18,6 +18,7 @@ from celosia.bands.schedule import stream_schedule
 from celosia.graph import Graph
 from celosia.passes import optimise
 from celosia.quantise import quantise
+from celosia_boards.targets import target
 from celosia_spec.errors import CompileError
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.image import pack
@@ -27,15 +28,11 @@ from celosia.frontend import import_model
 from fingerprints.networks import NETS, network, samples
 
 STORED = Path(__file__).with_name("images.json")
+NARROW = "8 lanes, 6 bits"
+BOARDS = tuple(map(target, ("icebreaker", "hx8k-b-evn", "ulx3s-25f", "ulx3s-85f")))
 ARRAYS = {
-    "8 lanes, 6 bits": Array(lanes=8, weight_bits=6, activation_bits=6, acc_bits=32, clamp=True),
-    "icebreaker": Array(drain=1, fill=2, flash=4, clamp=True),
-    "hx8k": Array(lanes=8, main_words=768, flash=8, residual=False, clamp=True),
-    "ulx3s-25f": Array(main_words=6144, ring=512, controls=1024, taps=1024, tiles=1024, flash=16,
-                       clamp=True),
-    "ulx3s-85f": Array(main_words=32768, ring=512, controls=1024, taps=1024, tiles=1024, flash=16,
-                       clamp=True, clusters=4),
-}
+    NARROW: Array(lanes=8, weight_bits=6, activation_bits=6, acc_bits=32, clamp=True),
+    **{board.name: board.array for board in BOARDS}}
 
 
 @functools.cache
