@@ -103,6 +103,11 @@ NETWORKS = {
         node("SpaceToDepth", ["x"], ["a"], blocksize=2), node("Conv", ["a", "w"], ["b"]),
         node("DepthToSpace", ["b"], ["y"], blocksize=2)],
         (3, 6, 6), {"w": normal(8, 12, 1, 1)}, 4),
+    "settings that are not the usual ones": ([
+        node("Conv", ["x", "w"], ["a"]), node("Selu", ["a"], ["b"], alpha=2.0, gamma=3.0),
+        node("HardSigmoid", ["b"], ["c"], alpha=0.25, beta=0.375),
+        node("PRelu", ["c", "s"], ["y"])],
+        (3, 6, 6), {"w": normal(6, 3, 1, 1), "s": normal(6, 1, 1)}, 4),
     "a pool of the same size, as Keras has it": ([
         node("Conv", ["x", "w"], ["a"]), node("Relu", ["a"], ["r"]),
         node("MaxPool", ["r"], ["m"], kernel_shape=[3, 3], strides=[2, 2],
@@ -295,6 +300,13 @@ REFUSED = {
                   {"k": np.float32([1, 1, 0.5, 0.5])}, 4, 18),
     "not a sound": ([node("Relu", ["b"], ["a"]), node("Relu", ["a"], ["b"]),
                      node("Add", ["x", "a"], ["y"])], MAP, {}, 4),
+    "its exclude_outside is not known here; leave that out": (
+        [node("Resize", ["x", "", "k"], ["y"], mode="linear", exclude_outside=1)], MAP,
+        {"k": np.float32([1, 1, 2, 2])}, 4),
+    r"slopes of shape \(4,\) for an operand of shape \(1, 4, 4, 4\); give it one slope, or one": (
+        [node("PRelu", ["x", "s"], ["y"])], (4, 4, 4), {"s": normal(4)}, 4),
+    "it makes 4 of one input; export the model with one input instead of a batch": (
+        [node("Reshape", ["x", "s"], ["y"])], MAP, {"s": np.array([4, -1, 3])}, 3),
     "conv.*do not fit": (conv(strides=[0, 0], auto_pad="SAME_UPPER"), MAP, W, 4),
     "conv.*do not fit.*strides": (conv(strides=[1]), MAP, W, 4),
 }

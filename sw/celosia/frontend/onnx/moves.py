@@ -44,6 +44,9 @@ def reshape(node: Node) -> nn.Module:
     sizes = node.setting(1, "shape", [])
     if 0 in sizes and not node.attribute("allowzero", 0):
         sizes = [own or node.shape()[at] for at, own in enumerate(sizes)]
+    if sizes and sizes[0] > 1:
+        raise node.refuse(f"it makes {sizes[0]} of one input",
+                          "export the model with one input instead of a batch")
     return First(lambda x: x.reshape(sizes))
 
 
@@ -186,6 +189,8 @@ def depth_to_space(node: Node) -> nn.Module:
 
 def space_to_depth(node: Node) -> nn.Module:
     size = node.attribute("blocksize", 1)
+    if node.attribute("mode", "DCR") == "CRD":
+        return nn.PixelUnshuffle(size)
     batch, channels, high, wide = node.shape()
     parts = (batch, channels, high // size, size, wide // size, size)
     return First(lambda x: x.reshape(parts).permute(0, 3, 5, 1, 2, 4).reshape(

@@ -156,12 +156,15 @@ class _Builder:
 
 def _made(make: Callable[[Node], nn.Module], node: Node) -> nn.Module:
     try:
-        return make(node)
+        part = make(node)
     except CelosiaError:
         raise
     except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as problem:
         raise node.refuse(f"its operands and attributes do not fit ({quoted(str(problem))[:120]})",
                           "export the model again") from None
+    if not quantises(node.proto) and (unread := sorted(node.unread())):
+        raise node.refuse(f"its {', '.join(unread)} is not known here", "leave that out")
+    return part
 
 
 def _item(values: tuple[torch.Tensor, ...], index: int) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """One node of an ONNX graph, with what is known of its operands."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,17 +11,25 @@ from torch import nn
 
 from celosia_spec.errors import CompileError
 
+IDLE = frozenset({
+    "allowzero", "beta", "consumed_inputs", "kernel_shape", "momentum", "num_outputs", "pads",
+    "ratio", "saturate", "seed", "storage_order"})
+"""Attributes that say what operands or results say, too, or nothing that matters where they are not
+asked for: of training, of sizes that are 0 where there is none, of padding that is found."""
+
 
 @dataclass(frozen=True, eq=False)
 class Node:
     """constants : arrays by name.   shapes : of tensors by name, batch axis first, 0 where a size
-    is not known.   opset : the version of ONNX's operators.
+    is not known.   opset : the version of ONNX's operators.   read : names of attributes that
+    somebody asked for.
     """
 
     proto: onnx.NodeProto
     constants: Mapping[str, np.ndarray]
     shapes: Mapping[str, tuple[int, ...]]
     opset: int
+    read: set[str] = field(default_factory=set)
 
     @property
     def name(self) -> str:
@@ -31,11 +39,24 @@ class Node:
         return CompileError(self.name, self.proto.op_type, problem, remedy)
 
     def attribute(self, name: str, default: Any) -> Any:
+        self.read.add(name)
         for attribute in self.proto.attribute:
             if attribute.name == name:
                 value = onnx.helper.get_attribute_value(attribute)
                 return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         return default
+
+    def unread(self) -> Iterator[str]:
+        """Yield the names of attributes that nobody asked for, though they may say that the node
+        computes something else than it does without them."""
+        known = onnx.defs.get_schema(self.proto.op_type, self.opset, "").attributes
+        for attribute in self.proto.attribute:
+            if attribute.name in self.read | IDLE:
+                continue
+            usual = known[attribute.name].default_value if attribute.name in known else None
+            value = onnx.helper.get_attribute_value(attribute)
+            if usual is None or not usual.type or onnx.helper.get_attribute_value(usual) != value:
+                yield attribute.name
 
     def shape(self, at: int = 0) -> tuple[int, ...]:
         """Return the shape of an operand; CompileError where a size of it is not known."""

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -87,6 +88,41 @@ def does(function: Callable[..., torch.Tensor]) -> Callable[[Node], nn.Module]:
     return lambda node: node.does(function)
 
 
+def selu(node: Node) -> nn.Module:
+    alpha, gamma = node.attribute("alpha", _SELU[0]), node.attribute("gamma", _SELU[1])
+    if np.allclose((alpha, gamma), _SELU, rtol=1e-6):
+        return nn.SELU()
+    return First(lambda x: gamma * F.elu(x, alpha))
+
+
+def prelu(node: Node) -> nn.Module:
+    slope, rank = node.tensor(1), len(node.shape())
+    sizes = (1,) * (rank - slope.ndim) + tuple(slope.shape)
+    if slope.numel() > 1 and sizes != (1, node.shape()[1], *(1,) * (rank - 2)):
+        raise node.refuse(f"slopes of shape {tuple(slope.shape)} for an operand of shape "
+                          f"{node.shape()}", "give it one slope, or one for each channel")
+    return First(lambda x: F.prelu(x, slope.flatten()))
+
+
+def hard_sigmoid(node: Node) -> nn.Module:
+    alpha, beta = node.attribute("alpha", 0.2), node.attribute("beta", 0.5)
+    return First(lambda x: torch.clamp(x * alpha + beta, 0, 1))
+
+
+def swish(node: Node) -> nn.Module:
+    alpha = node.attribute("alpha", 1.0)
+    return First(lambda x: x * torch.sigmoid(x * alpha))
+
+
+def concat(node: Node) -> nn.Module:
+    axis = node.attribute("axis", 1)
+    return node.does(lambda *parts: torch.cat(parts, axis))
+
+
+_SELU = 1.67326319217681884765625, 1.05070102214813232421875
+"""Alpha and gamma where a Selu does not name them: torch's."""
+
+
 def gelu(node: Node) -> nn.Module:
     return nn.GELU(node.attribute("approximate", "none"))
 
@@ -104,25 +140,21 @@ OPERATORS: dict[str, Callable[[Node], nn.Module]] = {
     "GlobalAveragePool": windows.global_pool, "ReduceMean": reduced, "ReduceMax": reduced,
     "Relu": lambda node: nn.ReLU(), "Clip": clip, "Identity": lambda node: nn.Identity(),
     "LeakyRelu": lambda node: nn.LeakyReLU(node.attribute("alpha", 0.01)),
-    "PRelu": does(lambda x, slope: F.prelu(x, slope.flatten())),
-    "HardSigmoid": lambda node: First(lambda x: torch.clamp(
-        x * node.attribute("alpha", 0.2) + node.attribute("beta", 0.5), 0, 1)),
+    "PRelu": prelu, "HardSigmoid": hard_sigmoid,
     "Dropout": lambda node: nn.Identity(), "Cast": cast,
     "Add": does(torch.add), "Sub": does(torch.sub), "Mul": does(torch.mul), "Div": does(torch.div),
     "Sum": does(lambda *parts: functools.reduce(torch.add, parts)), "Neg": does(torch.neg),
-    "Concat": lambda node: node.does(
-        lambda *parts: torch.cat(parts, node.attribute("axis", 1))),
+    "Concat": concat,
     "Split": moves.split, "Slice": moves.cut, "Gather": moves.gather, "Reshape": moves.reshape,
     "Flatten": moves.flatten, "Transpose": moves.transpose, "Squeeze": moves.squeeze,
     "Unsqueeze": moves.unsqueeze, "Pad": moves.pad, "Resize": moves.resize,
     "Upsample": moves.resize, "DepthToSpace": moves.depth_to_space,
     "SpaceToDepth": moves.space_to_depth, "Softmax": along, "LogSoftmax": along, "ArgMax": argmax,
     "Sigmoid": lambda node: nn.Sigmoid(), "Tanh": lambda node: nn.Tanh(),
-    "Elu": lambda node: nn.ELU(node.attribute("alpha", 1.0)), "Selu": lambda node: nn.SELU(),
+    "Elu": lambda node: nn.ELU(node.attribute("alpha", 1.0)), "Selu": selu,
     "Gelu": gelu, "HardSwish": lambda node: nn.Hardswish(), "Mish": lambda node: nn.Mish(),
     "Softplus": lambda node: nn.Softplus(), "Softsign": lambda node: nn.Softsign(),
-    "Celu": lambda node: nn.CELU(node.attribute("alpha", 1.0)), "Swish": lambda node: First(
-        lambda x: x * torch.sigmoid(x * node.attribute("alpha", 1.0))),
+    "Celu": lambda node: nn.CELU(node.attribute("alpha", 1.0)), "Swish": swish,
     "Abs": does(torch.abs), "Erf": does(torch.erf), "Atan": does(torch.atan),
     # Of these, formulas are made.
     "Exp": does(torch.exp), "Log": does(torch.log), "Sqrt": does(torch.sqrt),
