@@ -71,8 +71,8 @@ class Layer:
 
     log2_groups : of its row groups.   layout : of its input in the banks.   index : column index
     of every column of its weights.   parts : its batches and bands.   cycles : counted.
-    least : cycles that a pass takes at least.   sets : of clusters, to which batches are dealt.
-    splits : clusters of a set, each with its own tiles of a band.
+    entries : counted, whole.   least : cycles that a pass takes at least.   sets : of clusters, to
+    which batches are dealt.   splits : clusters of a set, each with its own tiles of a band.
     """
 
     node: QNode
@@ -81,6 +81,7 @@ class Layer:
     index: np.ndarray
     parts: tuple[Part, ...]
     cycles: int
+    entries: int
     least: int
     sets: int = 1
     splits: int = 1
@@ -165,10 +166,12 @@ class Plan:
                 fills[laid] = fills_of(graph, node, way.layout, way.log2_groups, array, self.apart)
             exact = course(way.banding, fills[laid], wide=node.output == graph.output)
             cycles = counted(way, exact, about.sets, about.splits)
-            costs.append((cycles + entry * entries(way, exact), at, cycles))
-        _, at, cycles = min(costs)
+            words = entries(way, exact)
+            costs.append((cycles + entry * words, at, cycles, words))
+        _, at, cycles, words = min(costs)
         best = order[at]
-        return _layer(node, replace(best.way, sets=best.sets, splits=best.splits), array, cycles)
+        return _layer(node, replace(best.way, sets=best.sets, splits=best.splits), array, cycles,
+                      words)
 
 
 def shortages(graph: QGraph, array: Array) -> Iterator[FitError]:
@@ -236,7 +239,7 @@ def _refusals(graph: QGraph, node: QNode, array: Array,
             "give it fewer channels, or narrower maps")
 
 
-def _layer(node: QNode, way: Way, array: Array, cycles: int) -> Layer:
+def _layer(node: QNode, way: Way, array: Array, cycles: int, words: int) -> Layer:
     pool = node.epilogue.pool
     parts = []
     for work, bands in zip(way.works, way.banding.parts, strict=True):
@@ -250,5 +253,5 @@ def _layer(node: QNode, way: Way, array: Array, cycles: int) -> Layer:
                           dense=work.dense[order], passes=work.passes[order], sets=sets[order],
                           bands=tuple(bands), longest=longest_batch(array, single=single)))
     return Layer(node=node, log2_groups=way.log2_groups, layout=way.layout,
-                 index=way.works[0].index, parts=tuple(parts), cycles=cycles,
+                 index=way.works[0].index, parts=tuple(parts), cycles=cycles, entries=words,
                  least=way.works[0].least, sets=way.sets, splits=way.splits)

@@ -1,7 +1,7 @@
 """A network as the machine runs it."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,10 @@ from celosia_spec.steps import Steps
 
 _UNITS = COPY["unit"].most
 """Units of flash before the last section that a command reaches."""
+
+
+_FEWER = 25
+"""See `_fewest`: to find when layers are copied takes longer than all else."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -195,24 +199,30 @@ class _Made:
 
 
 def _fewest(made_of: Callable[[list[Layer]], _Made], graph: QGraph, array: Array) -> _Made:
-    """Return the way that is counted to take the fewest cycles: where layers are parted, perhaps
-    one that has fewer control words."""
-    plan, refused = Plan(graph, array), None
+    """Return the way that is counted to take the fewest cycles: where layers are copied, perhaps
+    one that has fewer entries; where they are copied whole, if it has so by one in `_FEWER`."""
+    plan, refused, few = Plan(graph, array), None, None
     found = []
     try:
-        found.append(made_of(plan.layers()))
-        if not (found[0].flash.parts or found[0].flash.runs):
-            return found[0]
+        found.append(first := made_of(plan.layers()))
+        if not first.flash.parts:
+            few = plan.layers(copied=True) if first.flash.runs else []
+            if _FEWER * _entries(few) > (_FEWER - 1) * _entries(first.layers) or not few:
+                return first
     except FitError as refusal:
         if not array.flash or least_refusal(graph, array) is not None:
             raise
         refused = refusal
     try:
-        found.append(made_of(plan.layers(copied=True)))
+        found.append(made_of(few or plan.layers(copied=True)))
     except FitError:
         if refused is not None:
             raise refused from None
     return min(found, key=lambda way: way.flash.cycles(way.layers))
+
+
+def _entries(layers: Sequence[Layer]) -> int:
+    return sum(layer.entries for layer in layers)
 
 
 def refusals(graph: QGraph, array: Array) -> Iterator[CompileError]:
