@@ -29,7 +29,7 @@ from celosia_spec.isa.frames import START, Command, encode_abort, paced, request
 from celosia_spec.isa.image import pack
 from stream import test_flash_rtl as flash_rtl
 from stream.networks import graphs, shrinking_network
-from stream.sharing import check_memory, check_words, held_words
+from stream.sharing import check_memory, check_words, held_words, in_place
 from stream.test_flash_words import run
 
 
@@ -45,6 +45,22 @@ def connected(*sizes, kept=1.0):
     graph = Graph(nodes=nodes, input="x", output=nodes[-1].name, input_map=shape, input_shape=shape,
                   output_shape=(sizes[-1], 1, 1))
     return quantise(graph, acc_bits=24)
+
+
+def residual(channels, extent):
+    """A network with a sum whose operand nobody reads behind it."""
+    rng = np.random.default_rng(channels)
+
+    def conv(name, source, before, after, kernel, **more):
+        size = after, before, kernel, kernel
+        return Conv(name=name, input=source, weight=rng.normal(size=size),
+                    bias=rng.normal(size=after), padding=(kernel // 2,) * 4,
+                    epilogue=Epilogue(activation=Relu(), **more))
+    nodes = (conv("a", "x", 4, channels, 3), conv("b", "a", channels, channels, 3),
+             conv("c", "b", channels, channels, 3, add="a"), conv("d", "c", channels, 2, 1))
+    shape = (4, extent, extent)
+    return quantise(Graph(nodes=nodes, input="x", output="d", input_map=shape, input_shape=shape,
+                          output_shape=(2, extent, extent)), acc_bits=24)
 
 
 def programs(graph, array):
@@ -126,6 +142,19 @@ def test_random_networks():
     each()
     # Others are seldom among them, and draws differ with what else runs: `PROGRAMS` have those.
     assert {"1 places", "2 places", "resident", "in the banks"} <= seen.keys(), seen
+
+
+@pytest.mark.parametrize(("lanes", "channels", "extent", "rows"), [
+    (8, 24, 4, 128), (8, 24, 6, 128), (16, 24, 4, 64), (16, 24, 4, 128), (16, 24, 6, 256)])
+def test_sums_in_place(lanes, channels, extent, rows):
+    """Layers in parts fill what is added once only, where sums take its words, and no section of
+    another layer is copied between theirs: of some the first one is resident."""
+    seen = Counter()
+    for program in programs(residual(channels, extent), Array(
+            lanes=lanes, clamp=True, bank_rows=rows, ring=64, flash=16)):
+        check(program, np.random.default_rng(1).random((4, extent, extent)).astype(np.float32))
+        seen["in parts"] += 2 in program.flash.parts and in_place(program, program.graph.nodes[2])
+    assert seen["in parts"]
 
 
 ARRAY = replace(flash_rtl.ARRAY, bank_rows=64)

@@ -164,7 +164,7 @@ class Schedule:
     def _next(self, at: int) -> list[int]:
         """Return the layers that can be copied as one begins. Nothing is copied between the
         sections of a layer in parts."""
-        ahead = [of for of, k in self.ready if of >= at and k == 0]
+        ahead = list(dict.fromkeys(of for of, _ in self.ready if of >= at))
         run: list[int] = []
         while self.left and not any(of in self.parts for of in [*ahead, *run] if of > at):
             following = self.left[0]
