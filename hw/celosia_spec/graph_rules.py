@@ -20,7 +20,6 @@ from celosia_spec.isa.numbers import (
     BIAS_UNITS,
     EXPONENT_MAX,
     EXPONENT_MIN,
-    EXPONENT_SLOTS,
     OUTPUT_BITS,
     WEIGHT_UNITS,
 )
@@ -102,8 +101,6 @@ def check_tensors(tensors: Iterable[QTensor], *, input: str, output: str, bits: 
                              f"all are static")
         if rule.fixed is not None:
             _within(name, "static exponent", [rule.fixed], rule.least, EXPONENT_MAX)
-    if len(found) > EXPONENT_SLOTS:
-        raise ValueError(f"{len(found)} tensors, the machine holds {EXPONENT_SLOTS} exponents")
     return found
 
 

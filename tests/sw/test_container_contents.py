@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from celosia import load
+from celosia import compile, load
 from celosia.bands.schedule import stream_schedule
 from celosia.program import program_of
 from celosia_spec import container
 from celosia_spec.errors import CelosiaError
+from celosia_spec.isa.numbers import EXPONENT_SLOTS
 from program_files import ARRAY, make_program, same
 
 
@@ -339,3 +342,11 @@ def test_manifest_holds_the_array(path: Path) -> None:
     manifest, _ = container.read(path)
     assert manifest["array"] == asdict(ARRAY)
     assert json.loads(json.dumps(manifest)) == manifest
+
+
+def test_more_tensors_than_slots(path: Path) -> None:
+    """A network may have any number of them, as long as few wait for a reader."""
+    layers = [layer for _ in range(EXPONENT_SLOTS) for layer in (nn.Linear(4, 4), nn.ReLU())]
+    program = compile(nn.Sequential(*layers), torch.zeros(1, 4), target="icebreaker")
+    program.save(path)
+    assert len(load(path).graph.tensors) == EXPONENT_SLOTS + 1

@@ -19,7 +19,7 @@ EXPONENT_BITS = (EXPONENT_MAX - EXPONENT_MIN).bit_length()
 """Bits of an exponent, of one + 16 likewise."""
 
 EXPONENT_SLOTS = 32
-"""Block exponents that the machine holds, one for each tensor of a program."""
+"""Block exponents that the machine holds, of the tensors that wait for a reader."""
 
 SLOT_BITS = (EXPONENT_SLOTS - 1).bit_length()
 """Bits of the number of such a slot."""
