@@ -7,6 +7,7 @@ import numpy as np
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
+from celosia.operand_room import with_room
 from celosia.quantise import fixed
 from celosia_sim import golden
 from celosia_spec.epilogue import PLAIN, Clamp, Dynamic, Epilogue, Kept, Pool, Relu
@@ -51,8 +52,8 @@ def graph_of(nodes: list[QNode], shapes: dict[str, tuple[int, int, int]],
     nodes = [replace(node, least=read[node.name]) if node.joins else node for node in nodes]
     tensors = {name: replace(t, exponent=Kept(of=kept[name], least=minima[name]) if name in kept
                              else Dynamic(least=minima[name])) for name, t in tensors.items()}
-    return QGraph(tensors=tensors, nodes=tuple(nodes), input="x", output=output, weight_bits=8,
-                  activation_bits=8, acc_bits=width)
+    return with_room(QGraph(tensors=tensors, nodes=tuple(nodes), input="x", output=output,
+                            weight_bits=8, activation_bits=8, acc_bits=width))
 
 
 @st.composite

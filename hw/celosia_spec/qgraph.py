@@ -167,6 +167,8 @@ class QNode:
     kind     : what it is to the user; of the machine's work it says nothing.
     inputs   : names of the tensors that it reads, one behind another along the channels; if they
                are several, at an exponent of the reading (numerics, section 4).
+    room     : by how much the exponent of the residual operand may lie above that at which the node
+               reads, which is made larger where it does not; None where it always does.
     output   : name of the tensor that it makes.
     matrix   : weight mantissas, csr_array int16 (rows, C * kh * kw), column index
                ``c * kh * kw + ky * kw + kx`` over all input channels (grouped and depthwise rows
@@ -194,6 +196,7 @@ class QNode:
     sb: np.ndarray
     epilogue: Epilogue = PLAIN
     least: int = EXPONENT_MIN
+    room: int | None = None
     raised: tuple[tuple[int, int], ...] = ()
 
     @property
@@ -204,8 +207,13 @@ class QNode:
 
     @property
     def joins(self) -> bool:
-        """Whether it reads several tensors, at an exponent of the reading."""
+        """Whether it reads several tensors."""
         return len(self.inputs) > 1
+
+    @property
+    def rounds(self) -> bool:
+        """Whether it reads at an exponent of the reading, which is not always its tensor's."""
+        return self.joins or self.room is not None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -49,6 +49,7 @@ class _Node:
     geometry: Geometry
     epilogue: Epilogue
     least: int
+    room: int | None
     raised: tuple[tuple[int, int], ...]
 
     @property

@@ -209,8 +209,10 @@ def run(state: State, entries: np.ndarray, lists: Sequence[np.ndarray],
                 raise SimulationError("a section is to be copied, and there is no flash")
             flash.copy(fields["unit"])
         elif op in (Op.CLOSE, Op.JOIN):
-            set_exponent(state, max(own.largest for own in states) if op == Op.CLOSE else max(
-                int(state.exponents[fields[name]]) for name in ("first", "second")), fields)
+            first, second = (int(state.exponents[fields.get(name, 0)])
+                             for name in ("first", "second"))
+            set_exponent(state, max(own.largest for own in states) if op == Op.CLOSE else
+                         max(first, second - fields["room"]), fields)
             for own in states:
                 own.largest = EXPONENT_MIN
 

@@ -125,7 +125,7 @@ class _Steps(_Windows):
         from celosia_sim.golden.steps import GoldenSteps
 
         graph = self._program.graph
-        if any(node.joins for node in graph.nodes):     # more than mantissas is kept
+        if any(node.rounds for node in graph.nodes):     # more than mantissas is kept
             return None
         golden, rng = GoldenSteps(graph), np.random.default_rng(_SEED)
         places = {name: ring_addresses(self._program, name) for name in golden.rings}

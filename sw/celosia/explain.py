@@ -250,8 +250,13 @@ def _table(size: int) -> Callable[[Command, LayerWords, Sequence[Piece], int], s
 
 def _join(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
     fields = command.fields
+    of_add = own.layer["residual"] and fields["second"] == own.layer["residual_slot"]
+    second, why = f"{fields['second']}", "maps are read together"
+    if of_add:
+        second += f" less {fields['room']}"
+        why = "the residual operand has room in the sums"
     return (f"slot {fields['slot']} gets the larger exponent of slots {fields['first']} and "
-            f"{fields['second']}: maps are read together")
+            f"{second}: {why}")
 
 
 def _fields(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:

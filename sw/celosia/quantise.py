@@ -11,7 +11,7 @@ from celosia.expected import USUAL_DEVIATION, expected_exponents
 from celosia.graph import Conv, Graph
 from celosia.graph_text import operator
 from celosia.input_scales import with_larger_input
-from celosia.operand_room import bounds, operand_minimum
+from celosia.operand_room import with_room
 from celosia.passes.wide_input import with_low_parts
 from celosia.range_exponents import check_static, range_exponents
 from celosia.shortfalls import narrowed, shortfalls
@@ -110,7 +110,6 @@ class Begun:
              whose channels are larger by some bits, if any.
     layers : of it.   nodes : with each row's own exponents, none raised.
     expected, usual : exponents that tensors are likely to have, for all inputs and for usual ones.
-    bounds : largest magnitudes of those tensors that have one.
     weight_bits, sparse : as `quantise` has them.
     """
 
@@ -121,7 +120,6 @@ class Begun:
     nodes: list[QNode]
     expected: dict[str, int]
     usual: dict[str, int]
-    bounds: dict[str, float]
     weight_bits: int
     sparse: bool
 
@@ -137,8 +135,8 @@ def begin(graph: Graph, *, weight_bits: int, sparse: bool, low_bits: int = 0,
     return Begun(graph=graph, low_bits=low_bits, larger_input=larger_input, layers=layers,
                  nodes=[_node(layer, weight_bits, sparse) for layer in layers],
                  expected=expected_exponents(graph),
-                 usual=expected_exponents(graph, USUAL_DEVIATION), bounds=bounds(layers),
-                 weight_bits=weight_bits, sparse=sparse)
+                 usual=expected_exponents(graph, USUAL_DEVIATION), weight_bits=weight_bits,
+                 sparse=sparse)
 
 
 def _check(exponents: str, weight_bits: int, activation_bits: int, acc_bits: int | None) -> None:
@@ -236,10 +234,8 @@ def _at_width(graph: Graph, begun: Begun, width: int, formats: Mapping[str, Form
     for at, layer in enumerate(begun.layers if narrow else ()):
         nodes[at], lost[layer.name] = _narrowed(layer, nodes[at], width, multiplied, begun)
     _prove_sums(nodes, width, multiplied, MANTISSA_BITS[0] if narrow else begun.weight_bits)
-    needed = {node.name: max(
-        int(input_minima(node, node.sw, width, formats[node.input]).max()),
-        operand_minimum(node, width, formats[node.input], begun.bounds))
-        for node in nodes}
+    needed = {node.name: int(input_minima(node, node.sw, width, formats[node.input]).max())
+              for node in nodes}
     minima, read = exponent_minima(list(begun.expected), nodes, needed, kept)
     for node in reversed(nodes):
         if read[node.name] > EXPONENT_MAX:
@@ -254,10 +250,10 @@ def _at_width(graph: Graph, begun: Begun, width: int, formats: Mapping[str, Form
                          node.epilogue.activation,
                          replace(formats[node.output], bits=activation_bits))))
              for node in nodes]
-    return QGraph(tensors=_tensors(graph, formats, rules, begun), nodes=tuple(nodes),
-                  input=graph.input, output=graph.output, weight_bits=begun.weight_bits,
-                  activation_bits=activation_bits, acc_bits=width,
-                  remarks=graph.remarks + narrowed(lost, begun.weight_bits, width))
+    return with_room(QGraph(
+        tensors=_tensors(graph, formats, rules, begun), nodes=tuple(nodes), input=graph.input,
+        output=graph.output, weight_bits=begun.weight_bits, activation_bits=activation_bits,
+        acc_bits=width, remarks=graph.remarks + narrowed(lost, begun.weight_bits, width)))
 
 
 def _raised(layer: Conv, node: QNode, sw: np.ndarray, begun: Begun) -> QNode:
@@ -362,4 +358,4 @@ def fixed(graph: QGraph, values: dict[str, int]) -> QGraph:
                                                      least=tensor.exponent.least))
                if tensor.exponent.found else tensor
                for name, tensor in graph.tensors.items()}
-    return replace(graph, tensors=tensors)
+    return with_room(replace(graph, tensors=tensors))

@@ -24,13 +24,13 @@ def shortfalls(graph: QGraph, expected: Mapping[str, int] | None) -> tuple[str, 
     expected : the exponents that tensors are likely to have, by name; None where the graph's
                exponents are static, which are known.
 
-    A tensor loses bits where its smallest exponent lies above those that occur, and a residual
-    operand is cut where the unit of a row's sums is too small for it.
+    A tensor loses bits where its smallest exponent lies above those that occur, or where it is read
+    at a larger one so that a residual operand has room in the sums (numerics, section 4).
     """
     spare, source = (0, "calibrated") if expected is None else (SPARE_BITS, "expected")
     likely = dict(expected) if expected is not None else {
         name: static_exponent(graph.tensors, name) or 0 for name in graph.tensors}
-    losses = (_held(graph, likely, spare, source), _cut(graph, likely, spare, source))
+    losses = (_held(graph, likely, spare, source), _read_coarsely(graph, likely, spare, source))
     return tuple(_worst(found) for found in losses if found)
 
 
@@ -72,20 +72,20 @@ def _held(graph: QGraph, likely: Mapping[str, int], spare: int, source: str) -> 
     return list(found.values())
 
 
-def _cut(graph: QGraph, likely: Mapping[str, int], spare: int, source: str) -> list[_Loss]:
-    """Return the residual operands that a row's accumulator cannot hold."""
+def _read_coarsely(graph: QGraph, likely: Mapping[str, int], spare: int,
+                   source: str) -> list[_Loss]:
+    """Return what is read at exponents above its own, because a row's accumulator could not hold
+    the residual operand else."""
     found = []
     for node in graph.nodes:
-        if (add := node.epilogue.add) is None:
+        if node.room is None:
             continue
-        row = int(node.sw.argmin())
-        s_x = _likely_read(node, likely) - graph.tensors[node.input].format.fraction
-        largest = graph.acc_bits - 3 + int(node.sw[row]) + s_x
-        lost = likely[add] + 1 + spare - largest
-        if lost > 0:
-            found.append((lost, f"row {row} of {node.name} cuts {add}, which is added to it, from "
-                                f"2^{largest} on, and numbers up to about 2^{likely[add] + 1} are "
-                                f"{source}"))
+        add, usual = node.epilogue.add or "", _likely_read(node, likely)
+        needed = likely[add] - node.room
+        if (lost := needed + spare - usual) > 0:
+            found.append((lost, f"{add}, which is added to row {int(node.sw.argmin())} of "
+                                f"{node.name}, lets it read {' and '.join(node.inputs)} at "
+                                f"exponents of about {needed}, where {usual} is {source}"))
     return found
 
 

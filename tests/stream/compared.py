@@ -60,7 +60,7 @@ def compare(graph, array, x) -> Run:
         if fields["slot"] != program.slots[left[0].output]:         # of what a layer will read
             return
         node = left.pop(0)
-        if node.joins:
+        if node.rounds:
             read = wanted.readings[node.name]
             exponent = state.exponents[program.reads[node.name]]
             assert exponent == read.exponents[0], node.name

@@ -141,9 +141,9 @@ def check_slots(program) -> None:
     last = graph.nodes[-1]
     for node, tensors in needed(graph):
         if node is None:        # the host needs the unit of the output's sums
-            tensors = tensors | (set() if last.joins else {stored_name(graph.tensors, last.input)})
+            tensors = tensors | (set() if last.rounds else {stored_name(graph.tensors, last.input)})
         taken = [program.slots[name] for name in tensors]
-        if (node or last).joins:
+        if (node or last).rounds:
             taken.append(program.reads[(node or last).name])
         else:
             assert program.reads[(node or last).name] == program.slots[(node or last).input]

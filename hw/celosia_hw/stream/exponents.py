@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,7 +10,7 @@ from celosia_hw.layouts import layout
 from celosia_hw.output.control import LayerExponents, SlotMemory
 from celosia_hw.parts.compare import larger
 from celosia_spec.isa.array import CONTROL_BITS
-from celosia_spec.isa.controls import CLOSE
+from celosia_spec.isa.controls import CLOSE, JOIN
 from celosia_spec.isa.numbers import EXPONENT_BITS, SLOT_BITS
 
 
@@ -29,10 +29,11 @@ class SlotOrders(wiring.Signature):
 
     word          : control word, for all others; a slot stands in its lowest bits.
     first, second : strobes: it has the slot of the layer's input, or of a join's first exponent; of
-                    its residual operand, or of the second one.
+                    its residual operand, or of the second one, and its room.
     set, join     : until the cycle behind ``closed``: its slot gets the largest exponent that was
-                    written since the last ``closed``, with ``join`` the larger one of the last two
-                    that strobes asked for, within the word's bounds.
+                    written since the last ``closed``, with ``join``, which is there from the
+                    strobes on, the larger one of the last two that these asked for, within the
+                    word's bounds.
     closed        : strobe: it has it.
     """
 
@@ -77,23 +78,31 @@ class Exponents(wiring.Component):
         ]
         # No layer runs while a slot is set: so it is done in the registers of the layer's own
         # exponents. What was found, then not below the least, then not above the most, then it is
-        # written. Each of them is held, and compared a cycle later.
-        value, other, step = self.layer.input, self.layer.residual, Signal(2)
+        # written. Each of them is held, and compared a cycle later. Less its room an exponent may
+        # be too large for a slot in between, and where it is below all, it is not taken.
+        value, other, step = (Signal(EXPONENT_BITS + 1, name="value"),
+                              Signal(EXPONENT_BITS + 1, name="other"), Signal(2))
+        room, moved = Signal(signed(JOIN["room"].bits)), Signal(signed(EXPONENT_BITS + 2))
+        second = data.View(layout(JOIN.words[1]), orders.word[:JOIN.words[1].bits])
         taken, takes_it, takes_larger, takes_smaller, found, written = (
             Signal(name=name) for name in (
                 "taken", "takes_it", "takes_larger", "takes_smaller", "found", "written"))
         first = Signal()
         # Bounds have a sign: their top bit says whether they are less than 16.
         least, most = (Cat(number[:-1], ~number[-1]) for number in (bound.least, bound.most))
-        m.d.comb += found.eq(orders.set & ~orders.join & (step == 0))
+        m.d.comb += [
+            found.eq(orders.set & ~orders.join & (step == 0)), moved.eq(memory.held - room),
+            self.layer.input.eq(value), self.layer.residual.eq(other),
+        ]
         m.d.sync += [
             first.eq(orders.first), taken.eq(orders.first | orders.second), takes_it.eq(first),
-            takes_larger.eq((step == 1) | (taken & ~first & orders.join)),
+            room.eq(Mux(orders.second & orders.join, second.room, 0)),
+            takes_larger.eq((step == 1) | (taken & ~first & orders.join & ~moved[-1])),
             takes_smaller.eq(step == 2), written.eq(step == 3), closed.eq(written),
             step.eq(step + (orders.set & ~written & ~closed)),
         ]
         with m.If(taken | orders.set):
-            m.d.sync += other.eq(Mux(step[0], least, Mux(step[1], most, memory.held)))
+            m.d.sync += other.eq(Mux(step[0], least, Mux(step[1], most, moved[:-1])))
         with m.If(found | takes_it | Mux(larger(other, value), takes_larger, takes_smaller)):
             m.d.sync += value.eq(Mux(found, self.top, other))
         m.d.comb += [

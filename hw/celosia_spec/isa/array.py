@@ -40,7 +40,7 @@ PIECE = 1 << PIECE_BITS
 FLASH = {4: (4, 1), 8: (2, 1), 16: (2, 2)}
 """Cycles of an element from flash, to the wires that it comes on and the cycles of a clock."""
 
-VERSION = 6
+VERSION = 7
 """Counts up where streams or sections mean something else."""
 
 

@@ -214,11 +214,13 @@ JOIN = _record(
     "join",
     (Field("first", SLOT_BITS, False, "slot of an exponent, where a layer has its input's"),),
     (Field("second", SLOT_BITS, False, "slot of another, where a layer has its residual "
-                                       "operand's"),),
+                                       "operand's"),
+     Field("room", 6, True, "by how much the second may be the larger one"),),
     _SET,
 )
-"""The larger one of two exponents: of a reading of several tensors, or of an output that keeps its
-input's, instead of its `close`. The maps are closed."""
+"""The larger one of two exponents, the second less `room`: of a reading of several tensors, or
+beside a residual operand, or of an output that keeps its input's, instead of its `close`. The maps
+are closed."""
 
 COPY = _record("copy", (Field("unit", 16, False, "unit of flash that ends with its header"),))
 """A section of flash is copied to main memory (`celosia_spec.isa.image`), beside everything

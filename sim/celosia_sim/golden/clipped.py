@@ -19,7 +19,7 @@ class Clipped:
         self.any, self.needed = np.zeros((2, images), bool)
         self._graph = graph
         self._by_itself = {stored_name(graph.tensors, name) for node in graph.nodes for name in (
-            *(() if node.joins else node.inputs), node.epilogue.add) if name is not None}
+            *(() if node.rounds else node.inputs), node.epilogue.add) if name is not None}
         self._values: dict[str, np.ndarray] = {}
 
     def stores(self, name: str, clipped: np.ndarray) -> None:
@@ -39,8 +39,9 @@ class Clipped:
         """A node reads one tensor, and perhaps adds another one."""
         self._read(node, self._values.get(node.input))
 
-    def joins(self, node: QNode, clipped: np.ndarray) -> None:
-        """A node reads several tensors; of what it reads, bool (N, C, H, W), some were clipped."""
+    def rounds(self, node: QNode, clipped: np.ndarray) -> None:
+        """A node reads at an exponent of the reading; of what it reads, bool (N, C, H, W), some
+        values were clipped."""
         self._count(clipped, None)
         self._read(node, clipped if clipped.any() else None)
 

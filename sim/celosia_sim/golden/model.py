@@ -9,7 +9,7 @@ from celosia_sim.golden.epilogue import activated, block_exponent, limited, max_
 from celosia_sim.golden.linear import Weights, exact_sums, weight_operand
 from celosia_sim.golden.requantise import clip, clip_each, scale_rne
 from celosia_spec.block import Format, block_exponents
-from celosia_spec.epilogue import Activation
+from celosia_spec.epilogue import PLAIN, Activation
 from celosia_spec.isa.numbers import EXPONENT_MAX, OUTPUT_BITS
 from celosia_spec.qgraph import QGraph, QNode
 
@@ -35,7 +35,8 @@ class GoldenResult:
     mantissas : of every stored tensor by name, at its own exponent, int32 (N, C, H, W); of the
                 output alone where the tensors were not kept.
     exponents : block exponent of every stored tensor by name, int32 (N,).
-    readings  : of the nodes that read several tensors, by name; none where tensors were not kept.
+    readings  : of the nodes that read at an exponent of the reading, by name; none where tensors
+                were not kept.
     saturated : bool (N,): clipping changed a value of a tensor that is read, or of the output; or
                 of the input where its exponent is static.
     unread    : bool (N,): that, but none that any sum needs, or that leaves the network. A machine
@@ -137,14 +138,14 @@ def _run_chunk(graph: QGraph, weights: list[Weights], m: np.ndarray, exponents: 
     clipped = Clipped(graph, len(m))
     last = {name: at for at, node in enumerate(graph.nodes)
             for name in (*node.inputs, node.epilogue.add) if name is not None}
-    joined = {name for node in graph.nodes if node.joins for name in node.inputs}
-    exact: dict[str, Sums] = {}
+    rounded = {name for node in graph.nodes if node.rounds for name in node.inputs}
+    exact = {graph.input: given(graph, m, exponents)}
     readings: dict[str, Reading] = {}
     for at, (node, operand) in enumerate(zip(graph.nodes, weights, strict=True)):
-        if node.joins:
-            read, changed = joined_reading(graph, node, exact, blocks)
+        if node.rounds:
+            read, changed = reading(graph, node, exact, blocks)
             readings[node.name] = read
-            clipped.joins(node, changed)
+            clipped.rounds(node, changed)
         else:
             read = Reading(mantissas=stored[node.input], exponents=blocks[node.input])
             clipped.reads(node)
@@ -154,11 +155,11 @@ def _run_chunk(graph: QGraph, weights: list[Weights], m: np.ndarray, exponents: 
         stored[name], changed = sums.rounded(sums.exponents, graph.tensors[name].format,
                                              graph.acc_bits)
         clipped.stores(name, changed)
-        if name in joined:
+        if name in rounded:
             exact[name] = sums
         if not keep_tensors:
             stored = {k: v for k, v in stored.items() if last.get(k, 0) > at or k == name}
-            exact = {k: v for k, v in exact.items() if last[k] > at}
+            exact = {k: v for k, v in exact.items() if last.get(k, 0) > at}
             readings = {}
     if not keep_tensors:
         stored = {graph.output: stored[graph.output]}
@@ -166,11 +167,25 @@ def _run_chunk(graph: QGraph, weights: list[Weights], m: np.ndarray, exponents: 
                         saturated=clipped.any, unread=clipped.any & ~clipped.needed)
 
 
-def joined_reading(graph: QGraph, node: QNode, exact: dict[str, "Sums"],
-                   blocks: dict[str, np.ndarray]) -> tuple[Reading, np.ndarray]:
-    """Return several tensors as a node reads them, each rounded from its sums, and which values of
-    these were clipped."""
-    exponents = np.max([blocks[name] for name in node.inputs], axis=0).clip(min=node.least)
+def given(graph: QGraph, m: np.ndarray, exponents: np.ndarray) -> "Sums":
+    """Return the network's input, mantissas int32 (N, C, H, W), as if these were its sums."""
+    lsb = graph.tensors[graph.input].format.lsb(exponents)
+    return Sums(values=m.astype(np.int64), scale=lsb[:, None, None, None],
+                activation=PLAIN.activation, exponents=exponents)
+
+
+def reading(graph: QGraph, node: QNode, exact: dict[str, "Sums"],
+            blocks: dict[str, np.ndarray]) -> tuple[Reading, np.ndarray]:
+    """Return what a node reads at an exponent of the reading, each tensor rounded from its sums,
+    and which values of these were clipped.
+
+    exact, blocks : sums and exponents of the tensors so far, by name.
+    """
+    together = [blocks[name] for name in node.inputs]
+    if node.room is not None:
+        assert node.epilogue.add is not None
+        together.append(blocks[node.epilogue.add] - node.room)
+    exponents = np.max(together, axis=0).clip(node.least, EXPONENT_MAX)
     parts = [exact[name].rounded(exponents, graph.tensors[name].format, graph.acc_bits)
              for name in node.inputs]
     mantissas, clipped = zip(*parts, strict=True)

@@ -6,7 +6,14 @@ import numpy as np
 
 from celosia_sim.golden.clipped import Clipped
 from celosia_sim.golden.linear import weight_operand
-from celosia_sim.golden.model import Reading, Sums, joined_reading, node_sums, quantise_input
+from celosia_sim.golden.model import (
+    Reading,
+    Sums,
+    given,
+    node_sums,
+    quantise_input,
+    reading,
+)
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.steps import Ring, View, stored_name
 
@@ -34,16 +41,16 @@ class GoldenSteps:
             the first step of a period line k is that of the machine's line k.
     clipped : bool, which of them were clipped.
 
-    Of those that are read together with others the sums are kept, too: they are rounded as they are
-    read.
+    Of those that are read at an exponent of the reading the sums are kept, too: they are rounded as
+    they are read.
     """
 
     def __init__(self, graph: QGraph) -> None:
         self.graph = graph
         self._weights = [weight_operand(node, graph.tensors[node.input].format)
                          for node in graph.nodes]
-        self._joined = {stored_name(graph.tensors, name) for node in graph.nodes if node.joins
-                        for name in node.inputs}
+        self._rounded = {stored_name(graph.tensors, name) for node in graph.nodes if node.rounds
+                         for name in node.inputs}
         self.reset()
 
     def reset(self) -> None:
@@ -62,14 +69,14 @@ class GoldenSteps:
         graph = self.graph
         m, exponents = quantise_input(graph, x[None])
         stored, blocks = {graph.input: m}, {graph.input: exponents}
-        exact: dict[str, Sums] = {}
+        exact = {graph.input: self._push_sums(graph.input, given(graph, m, exponents))}
         clipped = Clipped(graph, 1)
         _push(self.rings, graph.input, m)
         for node, weights in zip(graph.nodes, self._weights, strict=True):
             self._look(node, stored, blocks, exact, clipped)
-            if node.joins:
-                read, changed = joined_reading(graph, node, exact, blocks)
-                clipped.joins(node, changed)
+            if node.rounds:
+                read, changed = reading(graph, node, exact, blocks)
+                clipped.rounds(node, changed)
             else:
                 read = Reading(mantissas=stored[node.input], exponents=blocks[node.input])
                 clipped.reads(node)
@@ -80,7 +87,7 @@ class GoldenSteps:
             _push(self.rings, name, stored[name])
             _push(self.clipped, name, changed)
             clipped.stores(name, self.clipped.get(name, changed))
-            if name in self._joined:
+            if name in self._rounded:
                 exact[name] = self._push_sums(name, sums)
         return GoldenStep(mantissas=stored[graph.output][0],
                           exponent=int(blocks[graph.output][0]), saturated=bool(clipped.any[0]),

@@ -16,12 +16,12 @@ def slots(graph: QGraph) -> tuple[dict[str, int], dict[str, int]]:
     """
     found = lives(graph)
     last = graph.nodes[-1]
-    if not last.joins:      # the host rounds the output's sums, and needs to know their unit
+    if not last.rounds:      # the host rounds the output's sums, and needs to know their unit
         name = stored_name(graph.tensors, last.input)
         found[name] = Life(found[name].born, len(graph.nodes))
     named = [(life, name, False) for name, life in found.items()]
     named += [(Life(at, at + (node is last)), node.name, True)
-              for at, node in enumerate(graph.nodes) if node.joins]
+              for at, node in enumerate(graph.nodes) if node.rounds]
     free_from = [-2] * EXPONENT_SLOTS       # the node at which each slot's last exponent dies
     tensors: dict[str, int] = {}
     read: dict[str, int] = {}

@@ -209,13 +209,15 @@ def _turns(waiting: list[dict[str, int]], passes: list[int],
 
 
 def _join(node: QNode, slots: dict[str, int], read: int) -> list[int]:
-    """Return what sets the exponent of a reading of several tensors."""
-    first, *others = (slots[name] for name in node.inputs)
-    words = []
-    for other in others:
-        words += command(Op.JOIN, slot=read, first=first, second=other, least=node.least,
+    """Return what sets the exponent of a reading."""
+    first, *others = ((slots[name], 0) for name in node.inputs)
+    if node.room is not None:
+        others.append((slots[node.epilogue.add or ""], node.room))
+    words, held = [], first[0]
+    for other, room in others:
+        words += command(Op.JOIN, slot=read, first=held, second=other, room=room, least=node.least,
                          most=EXPONENT_MAX)
-        first = read
+        held = read
     return words
 
 

@@ -11,9 +11,10 @@ from celosia_sim.golden.linear import weight_operand
 from celosia_sim.golden.model import (
     Reading,
     Sums,
-    joined_reading,
+    given,
     node_sums,
     quantise_input,
+    reading,
 )
 from celosia_spec.block import Format, block_exponents
 from celosia_spec.epilogue import Epilogue
@@ -69,7 +70,7 @@ class _Image:
         self.graph = graph
         m, exponents = quantise_input(graph, x)
         self.stored, self.blocks = {graph.input: m}, {graph.input: exponents}
-        self._exact: dict[str, Sums] = {}
+        self._exact: dict[str, Sums] = {graph.input: given(graph, m, exponents)}
 
     def mean(self, node: QNode) -> np.ndarray:
         """Return the mean of a node's sums before its activation, float64 (rows,)."""
@@ -86,8 +87,8 @@ class _Image:
         self._exact[node.output] = sums
 
     def _sums(self, node: QNode) -> Sums:
-        if node.joins:
-            read, _ = joined_reading(self.graph, node, self._exact, self.blocks)
+        if node.rounds:
+            read, _ = reading(self.graph, node, self._exact, self.blocks)
         else:
             read = Reading(mantissas=self.stored[node.input], exponents=self.blocks[node.input])
         weights = weight_operand(node, self.graph.tensors[node.input].format)

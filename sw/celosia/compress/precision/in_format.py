@@ -172,7 +172,7 @@ class InFormat(nn.Module):
               stored: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return what a node multiplies."""
         read = torch.cat([stored[name] for name in node.read], dim=1)
-        if not made.joins:
+        if not made.rounds:
             return read
         together = result.readings[node.name]
         lsb = found.tensors[made.input].format.lsb(together.exponents)
