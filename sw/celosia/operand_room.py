@@ -31,14 +31,12 @@ def _room(graph: QGraph, node: QNode) -> int | None:
 
 
 def _highest(graph: QGraph, name: str) -> int:
-    """Return the largest exponent that a tensor may have."""
+    """Return an exponent that a tensor never exceeds."""
     if (fixed := static_exponent(graph.tensors, name)) is not None:
         return fixed
-    rule = graph.tensors[name].exponent
-    if rule.keeps is not None:
-        return _highest(graph, rule.keeps)
     made = next((node for node in graph.nodes if node.output == name), None)
-    return EXPONENT_MAX if made is None else highest(made.epilogue.activation, rule.least)
+    least = graph.tensors[name].exponent.least
+    return EXPONENT_MAX if made is None else highest(made.epilogue.activation, least)
 
 
 def _lowest(graph: QGraph, node: QNode) -> int:

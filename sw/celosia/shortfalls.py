@@ -81,11 +81,12 @@ def _read_coarsely(graph: QGraph, likely: Mapping[str, int], spare: int,
         if node.room is None:
             continue
         add, usual = node.epilogue.add or "", _likely_read(node, likely)
-        needed = likely[add] - node.room
-        if (lost := needed + spare - usual) > 0:
-            found.append((lost, f"{add}, which is added to row {int(node.sw.argmin())} of "
-                                f"{node.name}, lets it read {' and '.join(node.inputs)} at "
-                                f"exponents of about {needed}, where {usual} is {source}"))
+        needed = likely[add] - node.room + spare
+        if needed > usual:
+            found.append((needed - usual, f"{add}, which is added to row {int(node.sw.argmin())} "
+                                          f"of {node.name}, lets it read "
+                                          f"{' and '.join(node.inputs)} at exponents of up to "
+                                          f"{needed}, where about {usual} is {source}"))
     return found
 
 

@@ -87,7 +87,8 @@ class Writer:
                 count = rng.choice([1, 3, rng.randrange(1, 30)])
                 words += self.command(op, self.noise(count), place=rng.randrange(depth - count))
         for _ in range(rng.choice([0, 0, 1, 3])):
-            words += self.close(Op.JOIN, first=rng.randrange(32), second=rng.randrange(32))
+            words += self.close(Op.JOIN, first=rng.randrange(32), second=rng.randrange(32),
+                                room=rng.randrange(-32, 32))
         words += self.command(Op.LAYER, **layer) + self.fill()
         self.read(self.add(self.entries(words)))
         self.bands(layer)

@@ -3,11 +3,14 @@
 
 import numpy as np
 import pytest
+import torch
 
 from celosia.bands import ways
 from celosia.bands.ways import GRIDS
+from celosia.compiler import Compiler
 from celosia.graph import Conv, Graph
 from celosia.quantise import quantise
+from celosia_sim import golden
 from celosia_spec.epilogue import Epilogue, Identity, Pool, Relu
 from celosia_spec.isa.array import Array
 from stream import rtl
@@ -64,6 +67,39 @@ def test_a_wide_input(machine, unsigned, groups):
                      low_bits=array.activation_bits - 1, unsigned_input=unsigned)
     assert [node.name for node in graph.nodes] == ["a.low", "a", "b"]
     check(machine, graph, rng.uniform(-(not unsigned), 1, (3, 6, 5)).astype(np.float32))
+
+
+class Quiet(torch.nn.Module):
+    """Maps that a nearly silent branch is added to, one that is silent, and one that is loud; the
+    picture itself is read beside a loud operand."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.ModuleList(
+            torch.nn.Conv2d(4, 4, 3, padding=1) for _ in range(5))
+
+    def forward(self, x):
+        first, a, b, c, last = self.layers
+        y = first(x) + 40 * a(torch.relu(b(x) - 50) + x)
+        y = y + torch.relu(2.0 ** -11 * b(y))
+        y = y + torch.relu(c(y) - 2000)
+        return last(y) + 2.0 ** -9 * y
+
+
+@pytest.mark.parametrize("exponents", ["dynamic", "static"])
+def test_what_a_quiet_layer_reads_leaves_its_operand_room(machine, exponents):
+    array, _ = machine
+    if not array.residual:
+        pytest.skip("it adds, and the array cannot")
+    x = torch.randn(3, 4, 6, 6)
+    graph = quantise(Compiler().graph(Quiet(), x[:1]), acc_bits=array.acc_bits, exponents=exponents,
+                     activation_bits=array.activation_bits, calibration=x.numpy())
+    found = golden.run(graph, x.numpy())
+    assert any((reading.exponents > found.exponents[node.input]).any() for node in graph.nodes
+               if (reading := found.readings.get(node.name)) is not None)
+    for image in x.numpy():
+        check(machine, graph, image)
 
 
 @pytest.mark.parametrize("unsigned", [False, True])

@@ -312,15 +312,14 @@ def test_a_faint_branch_takes_wider_accumulators(faint: float) -> None:
     assert graph.acc_bits == 32
     narrow = quantise(block(faint), acc_bits=24)
     row = int(narrow.nodes[1].sw.argmin())
-    # An accumulator holds numbers below 2^(W - 3) units of the operand.
+    # An accumulator holds numbers below 2^(W - 3) units of the operand, twice as large as usual.
     usual = expected_exponents(block(faint), USUAL_DEVIATION)
-    most = 24 - 3 + int(narrow.nodes[1].sw[row]) + usual["a"] - 7       # a has no sign
-    assert (f"32-bit accumulators, because row {row} of b cuts x, which is added to it, from "
-            f"2^{most} on, and numbers up to about 2^{usual['x'] + 1} are "
-            "expected") in graph.remarks
-    cut = any(" cuts x" in told and not told.startswith("32-bit") for told in graph.remarks)
-    assert cut == (faint == 1e-6)
-    assert noise(block(faint), x, unsigned=not cut) > noise(block(1.0), x) - 3
+    most = usual["x"] + 2 - (24 - 3 + int(narrow.nodes[1].sw[row]) - 7)      # a has no sign
+    assert (f"32-bit accumulators, because x, which is added to row {row} of b, lets it read a at "
+            f"exponents of up to {most}, where about {usual['a']} is expected") in graph.remarks
+    coarse = any(told.startswith("x, which is added") for told in graph.remarks)
+    assert coarse == (faint == 1e-6)
+    assert noise(block(faint), x) > noise(block(1.0), x) - 3
 
 
 def test_a_branch_without_weights_keeps_the_operand() -> None:

@@ -57,7 +57,7 @@ class Exponents:
     def close(self, op: Op, fields: dict[str, int], top: int) -> None:
         """Close or join; ``top`` is the largest that was written since the last one."""
         found = top if op == Op.CLOSE else max(
-            self.exponents[fields[name]] for name in ("first", "second"))
+            self.exponents[fields["first"]], self.exponents[fields["second"]] - fields["room"])
         self.exponents[fields["slot"]] = min(max(found, fields["least"] + 16), fields["most"] + 16)
 
 
