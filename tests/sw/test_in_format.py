@@ -127,6 +127,23 @@ def test_gradients_are_those_of_the_float_network_where_rounding_is_fine():
     assert abs(found.norm() / wanted.norm() - 1) < 0.02
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_what_stands_around_a_map_is_trained_like_the_rest(mode):
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1, padding_mode=mode), nn.ReLU(),
+                        nn.PixelShuffle(2), nn.Conv2d(1, 3, (3, 5), stride=2, padding=1,
+                                                      padding_mode=mode)).eval()
+    x = drawn(4, 2, 6, 7)
+    made = compress.in_format(net, x[:1])
+    assert any(any(node.border) for node in made.graph().nodes)
+    found = made(x)
+    assert np.array_equal(found.detach(), celosia.run(made.program(), x).values)
+    found.square().sum().backward()
+    net(x).square().sum().backward()
+    wanted = net[0].weight.grad.flatten()
+    assert functional.cosine_similarity(made.weights["0"].grad.flatten(), wanted, dim=0) > 0.99
+
+
 def test_pruned_weights_stay_zero():
     x, net = drawn(8, 2, 8, 8), network()
     compress.prune(net, "magnitude", rates={"mixed": 0.5, "last": 0.5})

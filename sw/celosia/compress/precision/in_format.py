@@ -22,10 +22,11 @@ from celosia.compress.entry import entry
 from celosia.graph import Conv, Graph
 from celosia.range_exponents import check_static
 from celosia_sim import golden
+from celosia_sim.golden.linear import bordered
 from celosia_sim.golden.model import GoldenResult
 from celosia_spec.epilogue import STATIC
 from celosia_spec.errors import ArgumentError, located, refusals
-from celosia_spec.qgraph import NodeKind, QGraph, QNode
+from celosia_spec.qgraph import Border, NodeKind, QGraph, QNode
 
 if TYPE_CHECKING:
     from celosia.program import Program
@@ -197,9 +198,18 @@ class InFormat(nn.Module):
             None if node.bias is None else read.new_tensor(node.bias))
         top, left, bottom, right = node.padding
         return functional.conv2d(
-            functional.pad(read, [left, right, top, bottom]),
+            functional.pad(_bordered(read, node.border), [left, right, top, bottom]),
             _straight(given, values).to(read.dtype), None if bias is None else bias.to(read.dtype),
             node.stride, 0, node.dilation, node.groups)
+
+
+def _bordered(read: torch.Tensor, border: Border) -> torch.Tensor:
+    """Return maps (N, C, H, W) with what stands around them."""
+    if not any(border):
+        return read
+    numbers = np.arange(read[0].numel()).reshape(1, *read.shape[1:])
+    at = torch.from_numpy(bordered(numbers, border)[0]).to(read.device)
+    return read.flatten(1)[:, at.flatten()].reshape(-1, *at.shape)
 
 
 class _Straight(torch.autograd.Function):
