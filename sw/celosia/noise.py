@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,14 +14,17 @@ from celosia.accuracy import decibels_of, values_of
 from celosia.beside_float import decibels, tensors
 from celosia.calibration import spread
 from celosia.compiler import Compiler
-from celosia.float_values import Completion, Tensors, completion
-from celosia.graph import Graph
+from celosia.float_values import Completion, Tensors, completion, weights_of
+from celosia.graph import Conv, Graph
 from celosia.original import as_imported, has_pieces
 from celosia_spec.errors import CelosiaError, refusals
 from celosia_spec.qgraph import QGraph, low_sums
 
 if TYPE_CHECKING:
     from celosia.program import Program
+
+_HALF = 0.5 + 2.0**-20
+"""How far a weight may lie from its mantissa: parameters are float32."""
 
 MOST_INPUTS = 64
 """As many are looked at, evenly spread."""
@@ -53,11 +57,14 @@ class Noise:
     functions : of a network whose functions and products are made of straight pieces, signal to
                 noise of its outputs against those without: the worst of several, dB. Else None;
                 the layers are beside what the pieces compute in float64.
+    others    : names of layers whose weights are not the program's, before it rounded them: noise
+                is that of other weights, too.
     """
 
     layers: tuple[LayerNoise, ...]
     inputs: int
     functions: float | None = None
+    others: tuple[str, ...] = ()
 
     @property
     def worst(self) -> LayerNoise:
@@ -78,7 +85,7 @@ def against_float(program: Program, model: Any, x: np.ndarray, *,
     x        : float32 (N, *user_shape); of many, 64 are taken, evenly spread.
     progress : called with the inputs that are done, and all.
 
-    CelosiaError where the model is another one.
+    CelosiaError where the model has other layers.
     """
     if program.steps is not None:
         raise CelosiaError("the program takes steps of time, and the float network none; compile "
@@ -93,7 +100,8 @@ def against_float(program: Program, model: Any, x: np.ndarray, *,
     _check_same(graph, quantised)
     x = spread(x, MOST_INPUTS)
     with refusals():
-        found = noise(graph, quantised, x, progress=progress)
+        found = replace(noise(graph, quantised, x, progress=progress),
+                        others=tuple(other_weights(graph, quantised)))
         if not has_pieces(imported):
             return found
         made = as_imported(imported, graph, values_of(quantised, x))
@@ -168,6 +176,28 @@ def _check_same(graph: Graph, quantised: QGraph) -> None:
             raise CelosiaError(
                 f"model: layer {name!r} is {_told(graph.shapes.get(name))}, in the program "
                 f"{_told(ours.get(name))}; give the model that the program was compiled from")
+
+
+def other_weights(graph: Graph, quantised: QGraph) -> Iterator[str]:
+    """Yield the names of those layers of a float graph whose weights are not what the quantised
+    graph has rounded."""
+    bits = {name: quantised.tensors[name].larger[:, 0, 0]
+            - np.array(graph.raised.get(name, (0,))) for name in graph.shapes}
+    layers = {node.name: node for node in graph.nodes if isinstance(node, Conv)}
+    for node in quantised.nodes:
+        layer = layers.get(node.name)
+        if layer is None or quantised.tensors[node.input].low:
+            continue
+        read = np.concatenate([np.broadcast_to(bits[name], graph.shapes[name][:1])
+                               for name in layer.read])
+        wanted = weights_of(layer)
+        rows = np.repeat(np.arange(wanted.shape[0]), np.diff(wanted.indptr))
+        moved = (np.broadcast_to(bits[layer.name], wanted.shape[:1])[rows]
+                 - read[wanted.indices // math.prod(layer.weight.shape[2:])])
+        most = (1 << quantised.weight_bits - 1) - 1
+        wanted.data = np.ldexp(wanted.data, moved - node.sw[rows]).clip(-most, most)
+        if abs(wanted - node.matrix).max() > _HALF:
+            yield node.name
 
 
 def _told(shape: tuple[int, ...] | None) -> str:

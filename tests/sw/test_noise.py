@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from typer.testing import CliRunner
 
@@ -16,6 +17,7 @@ from celosia.backends import simulate
 from celosia.cli import app
 from celosia.compiler import Compiler
 from celosia.float_values import outputs
+from celosia.models import LeNet5
 from celosia.noise import against_float
 from celosia.verify import verify
 from celosia.widths import widths
@@ -144,6 +146,42 @@ def test_of_many_inputs_64_are_taken() -> None:
     assert seen == [(done, 44) for done in range(1, 45)]
 
 
+class Kinds(nn.Module):
+    """Two inputs, depthwise layers, several read together, a product, a function, two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.a, self.b = nn.Conv2d(4, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1, groups=6)
+        self.c, self.d = nn.Conv2d(12, 4, 1), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = torch.relu(self.a(torch.cat([x, y], 1)))
+        z = self.c(torch.cat([self.b(x), nn.functional.silu(x)], 1))
+        return self.d((z * z.mean((2, 3), keepdim=True)).mean((2, 3))), 0.01 * z
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"weight_bits": 4}, {"accuracy": "best"}, {"input_bits": 15, "accuracy": "none"}])
+def test_weights_that_are_the_models_are_known(options: dict) -> None:
+    x, y = (np.random.default_rng(at).normal(size=(12, 2, 6, 6)).astype(np.float32) * 4**at
+            for at in (0, 1))
+    model = Kinds().eval()
+    model.b.weight.data *= 2.0 ** torch.arange(-6, 6, 2)[:, None, None, None]
+    given = {} if "input_bits" in options else {"y": y}
+    if not given:
+        model = network()
+    samples = inputs(12) if not given else (x, y)
+    program = celosia.compile(model, tuple(torch.from_numpy(one[:1]) for one in samples)
+                              if given else torch.from_numpy(samples[:1]), calibration=samples,
+                              **options)
+    joined = np.concatenate(samples, axis=1) if given else samples
+    assert against_float(program, model, joined[:2]).others == ()
+    layer = model.c if given else model[2]
+    layer.weight.data[0, 0] += 0.2
+    assert len(against_float(program, model, joined[:2]).others) == 1
+
+
 @pytest.mark.parametrize(("model", "words"), [
     (nn.Sequential(*network()[:2], *network()[4:6]), "in the program"),
     (nn.Sequential(nn.Conv2d(2, 9, 3), nn.ReLU(), nn.Conv2d(9, 8, 3), *network()[3:]),
@@ -178,10 +216,26 @@ def test_command(folder: Path) -> None:
     assert found["worst"] == wanted.worst.name == found["layers"][2]["name"]
     assert found["inputs"] == 5
     assert found["output_ratio"] == pytest.approx(wanted.output_ratio)
-    shown = command(folder, *given, "--limit", "2").stdout
+    assert found["other_weights"] == [wanted.layers[2].name]
+    result = command(folder, *given, "--limit", "2")
+    assert f"not those that the program has rounded, in {wanted.layers[2].name}: " in result.stderr
+    shown = result.stdout
     assert f"Most is lost in {wanted.worst.name}: " in shown
     assert "2 inputs" in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_trained_weights(tmp_path: Path) -> None:
+    model = "celosia.models:LeNet5"
+    torch.manual_seed(1)
+    trained = LeNet5()
+    save_file(trained.state_dict(), tmp_path / "w.safetensors")
+    celosia.compile(trained, (1, 1, 28, 28)).save(tmp_path / "net.celo")
+    np.save(tmp_path / "x.npy", np.random.default_rng(1).random((2, 1, 28, 28), np.float32))
+    given = ("--against", "float", "--model", model, "--input", str(tmp_path / "x.npy"))
+    assert "not those that the program has rounded" in command(tmp_path, *given).stderr
+    result = command(tmp_path, *given, "--weights", str(tmp_path / "w.safetensors"), "--json")
+    assert not result.stderr and json.loads(result.stdout)["other_weights"] == []
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -189,6 +243,7 @@ def test_command(folder: Path) -> None:
     (("--against", "golden"), "give --against float"),
     (("--model", "net.pt2"), "go with --against float"),
     (("--html", "x.html"), "go with --against float"),
+    (("--weights", "x.safetensors"), "go with --against float"),
     (("--against", "float", "--model", "net.pt2", "--input", "net.celo", "--html", "net.celo"),
      "needs that file for something else")])
 def test_refusals(folder: Path, arguments: tuple[str, ...], words: str) -> None:

@@ -31,6 +31,7 @@ def compare(
     = None,
     model: Annotated[str | None, typer.Option(
         metavar="MODEL", help="What the program was compiled from; with --against float.")] = None,
+    weights: common.Weights = None,
     input: Annotated[list[Path] | None, typer.Option(
         metavar="FILE", help="Inputs, as `celosia run` takes them; with --against float.")] = None,
     limit: Annotated[int | None, typer.Option(
@@ -44,8 +45,8 @@ def compare(
     board counts. With --against float: signal to noise of what each layer stores, and the layer
     that costs the outputs most.
     """
-    noisy = _noisy(against, model, input, limit, html)
-    check_page(html, program, *input or ())
+    noisy = _noisy(against, model, weights, input, limit, html)
+    check_page(html, program, *input or (), *([weights] if weights else []))
     loaded = common.load_program(program)
     if noisy is not None:
         named = None if backend is None and port is None else common.backend_of(
@@ -68,13 +69,13 @@ def compare(
               f"dense:  {speed(result.total.cycles_dense, clock)}")
 
 
-def _noisy(against: str | None, model: str | None, input: list[Path] | None, limit: int | None,
-           html: Path | None) -> tuple[str, list[Path]] | None:
-    """Return model and inputs to compare with float; None without --against."""
+def _noisy(against: str | None, model: str | None, weights: Path | None, input: list[Path] | None,
+           limit: int | None, html: Path | None) -> tuple[str, Path | None, list[Path]] | None:
+    """Return model, its weights and inputs to compare with float; None without --against."""
     if against is None:
-        if (model, input, limit, html) != (None, None, None, None):
-            raise CelosiaError("--model, --input, --limit and --html go with --against float; give "
-                               "it, too")
+        if any(given is not None for given in (model, weights, input, limit, html)):
+            raise CelosiaError("--model, --weights, --input, --limit and --html go with --against "
+                               "float; give it, too")
         return None
     if against != "float":
         raise CelosiaError(f"--against {against!r}: a program is compared with float; give "
@@ -82,7 +83,7 @@ def _noisy(against: str | None, model: str | None, input: list[Path] | None, lim
     if model is None or not input:
         raise CelosiaError("--against float needs the model that the program was compiled from, "
                            "and inputs; give --model MODEL --input FILE")
-    return model, input
+    return model, weights, input
 
 
 def _with_board(program: Program, backend: str, baud: int | None, json: bool) -> None:

@@ -17,15 +17,17 @@ from celosia.show import count
 from celosia.verify import Verification, verify
 
 
-def compare_with_float(program: Program, model: str, input: Sequence[Path], limit: int | None, *,
-                       backend: str | None, baud: int | None, html: Path | None,
-                       json: bool) -> None:
+def compare_with_float(program: Program, model: str, weights: Path | None, input: Sequence[Path],
+                       limit: int | None, *, backend: str | None, baud: int | None,
+                       html: Path | None, json: bool) -> None:
     """Show how much noise every layer has, and where most comes from; with a backend also whether
     it has the golden model's mantissas, which the noise is that of."""
     samples = read_samples(input, program, limit)
-    network, _ = common.find_model(model)
+    network, _ = common.find_weighted(model, weights)
     with common.users_prints(), work("comparing with float") as shown:
         found = against_float(program, network, samples.inputs, progress=shown.count)
+    if found.others:
+        common.notice(_others(found.others))
     same = None
     if backend is not None:
         with work(f"verifying {backend}") as shown:
@@ -52,6 +54,7 @@ def compare_with_float(program: Program, model: str, input: Sequence[Path], limi
 def _json(program: Program, found: Noise, backend: str | None,
           same: Verification | None) -> dict[str, object]:
     return {"target": program.target, "inputs": found.inputs, "worst": found.worst.name,
+            "other_weights": list(found.others),
             "output_ratio": finite(found.output_ratio),
             "output_ratio_functions": None if found.functions is None else finite(found.functions),
             "backend": None if same is None else {
@@ -80,6 +83,13 @@ def _words(found: Noise) -> str:
     return (f"{whole}outputs: {decibels(found.output_ratio)} dB. Most is lost in "
             f"{found.worst.name}: if nothing else were rounded, it would be "
             f"{decibels(found.worst.alone)}")
+
+
+def _others(names: Sequence[str]) -> str:
+    more = f" and {count(len(names) - 1, 'more layer')}" if len(names) > 1 else ""
+    return (f"the model's weights are not those that the program has rounded, in {names[0]}{more}: "
+            f"the noise is that of other weights, too; give the weights that it was compiled with "
+            f"(--weights FILE)")
 
 
 def _equal(backend: str | None, same: Verification) -> str:
