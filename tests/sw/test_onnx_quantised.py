@@ -116,6 +116,25 @@ def test_qdq_of_onnxruntime(how, floats, tmp_path):
     assert program.predicted_cycles <= 1.1 * plain.predicted_cycles
 
 
+def test_a_file_that_returns_whole_numbers(floats, tmp_path):
+    """Its answers are what they stand for, and that is told."""
+    quantised(KINDS[0], floats, tmp_path)
+    wanted = outputs(tmp_path / "qdq.onnx", floats[1])
+    model = onnx.load(tmp_path / "qdq.onnx")
+    last = model.graph.node.pop()
+    assert last.op_type == "DequantizeLinear" and last.output[0] == model.graph.output[0].name
+    kind = onnx.numpy_helper.to_array(next(
+        one for one in model.graph.initializer if one.name == last.input[2])).dtype
+    model.graph.output[0].name = last.input[0]
+    model.graph.output[0].type.tensor_type.elem_type = onnx.helper.np_dtype_to_tensor_dtype(kind)
+    onnx.save(model, tmp_path / "codes.onnx")
+    assert outputs(tmp_path / "codes.onnx", floats[1]).dtype == kind
+    program = celosia.compile(tmp_path / "codes.onnx")
+    assert (f"{last.input[0]}, whole numbers in the file, is returned as the numbers that these "
+            "stand for") in program.remarks
+    assert near(celosia.run(program, floats[1]).answer, wanted) > 25
+
+
 @pytest.mark.parametrize("how", KINDS)
 def test_scales_become_static_exponents(how, floats, tmp_path):
     """Without calibration inputs, and no worse than with dynamic exponents by more than 3 dB."""

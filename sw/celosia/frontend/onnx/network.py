@@ -80,7 +80,9 @@ class _Builder:
             root.add_module(name, part)
         made = torch.fx.GraphModule(root, self.fx).eval()
         if any(self.quantised):
-            made.meta[REMARKS] = (remark(*self.quantised), *self.bounds.told())
+            made.meta[REMARKS] = (remark(*self.quantised), *self.bounds.told(), *(
+                f"{quoted(name, _NAME_LENGTH)}, whole numbers in the file, is returned as the "
+                f"numbers that these stand for" for name in names if name in self.whole.grids))
         made.meta[INPUTS] = tuple(quoted(info.name, _NAME_LENGTH) for info in self.inputs)
         return made, tuple(torch.zeros(self.shapes[info.name]) for info in self.inputs)
 
