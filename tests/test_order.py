@@ -168,7 +168,8 @@ ORDER = {
         answer_picture, board_programs, explain, quantise, results, serialise
         answers, compiler, samples, stepwise
         accuracy, board
-        backends, beside_quantised, compare, compress, faint_outputs, noise, ways_out
+        backends, beside_quantised, compare, compress, faint_outputs, faint_tensors, noise
+        ways_out
         api, fit_search, live, verify, widths
         demo, fit
         __init__

@@ -83,6 +83,7 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
     from celosia.accuracy import more_accurate
     from celosia.beside_quantised import quantised_loss
     from celosia.faint_outputs import faint_outputs, output_remarks
+    from celosia.faint_tensors import faint_tensors
     from celosia.input_scales import as_read, input_remarks
     from celosia.ways_out import compile_or_advise
 
@@ -99,7 +100,8 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
     compiler = compiler.of_inputs(samples, preprocessing, graph)
     graph = replace(graph, remarks=(
         *graph.remarks, *input_remarks(graph, samples, compiler.larger_input),
-        *output_remarks(graph, calibrated=samples is not None)))
+        *output_remarks(graph, calibrated=samples is not None),
+        *faint_tensors(graph, samples, activation_bits)))
     if preprocessing is not None:
         preprocessing.check(graph.input_shape[0],
                             *(output.scoring.classes for output in graph.outputs))

@@ -21,24 +21,26 @@ USUAL_DEVIATION = 0.5
 SPREAD = 3.0
 """Standard deviations above the mean at which a channel's largest number is taken to lie."""
 
-_SMALLEST, _HUGE = 2.0**EXPONENT_MIN, 2.0**100
+_HUGE = 2.0**100
 
 
-def expected_exponents(graph: Graph, least_deviation: float = 0.0) -> dict[str, int]:
+def expected_exponents(graph: Graph, least_deviation: float = 0.0,
+                       least: int = EXPONENT_MIN) -> dict[str, int]:
     """Return the exponent that each tensor of an optimised graph is likely to have, by its name.
 
     least_deviation : of the inputs; a network whose biases are small does not tell it.
+    least           : the smallest exponent.
     """
     channels = graph.input_map[0]
     deviation = max(least_deviation, _input_deviation(graph))
     means = {graph.input: np.zeros(channels)}
     variances = {graph.input: np.full(channels, deviation**2)}
-    exponents = {graph.input: _exponent(means[graph.input], variances[graph.input])}
+    exponents = {graph.input: _exponent(means[graph.input], variances[graph.input], least)}
     for node in graph.nodes:
         assert isinstance(node, Conv), f"{node.name}: only optimised graphs have an expectation"
         mean, variance = _sums(node, means, variances)
         low, high = node.epilogue.activation.bounds
-        exponents[node.name] = _exponent(mean if low == 0 else np.abs(mean), variance, high)
+        exponents[node.name] = _exponent(mean if low == 0 else np.abs(mean), variance, least, high)
         if (low, high) != (-math.inf, math.inf):
             mean, variance = _within(max(low, -_HUGE), min(high, _HUGE), mean, variance)
         means[node.name], variances[node.name] = mean, variance
@@ -107,10 +109,10 @@ def _standard_normal(z: np.ndarray) -> np.ndarray:
     return np.array([math.erfc(-x / math.sqrt(2)) / 2 for x in z.tolist()])
 
 
-def _exponent(mean: np.ndarray, variance: np.ndarray, high: float = math.inf) -> int:
-    """Return floor(log2) of the largest number that is likely, EXPONENT_MIN at least.
+def _exponent(mean: np.ndarray, variance: np.ndarray, least: int, high: float = math.inf) -> int:
+    """Return floor(log2) of the largest number that is likely, ``least`` at least.
 
     high : larger ones do not occur.
     """
     largest = min(float((mean + SPREAD * np.sqrt(variance)).max(initial=0.0)), high)
-    return math.frexp(max(largest, _SMALLEST))[1] - 1
+    return math.frexp(max(largest, 2.0**least))[1] - 1
