@@ -153,6 +153,8 @@ def reference(graph: QGraph, image: np.ndarray) -> tuple[dict, dict, bool]:
             values = {at: min(max(v, low), high) for at, v in values.items()}
             exponent = min(exponent_of(list(values.values()), target.exponent.least), 15)
         values = {at: Fraction(min(max(v, low), high)) for at, v in values.items()}
+        if len(node.sw) != target.shape[0]:     # rows are elements of a map
+            values = {np.unravel_index(at[0], target.shape): v for at, v in values.items()}
         exact[node.output] = values
         m, clipped = reference_mantissas(target, values, exponent)
         stored[node.output] = m, exponent

@@ -176,12 +176,13 @@ def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: Array) -> No
     if pool is not None:
         _within(name, "pool", (*pool.window, *pool.stride), 1, _SIZE_MAX)
         shape, phases = windows(shape, pool.window, pool.stride), math.prod(pool.window)
-    if min(shape) < 1 or result.shape[1:] != shape:
+    elements = pool is None and makes_elements(shape, result.shape)
+    if min(shape) < 1 or (result.shape[1:] != shape and not elements):
         raise ValueError(f"{name!r}: its geometry does not lead from {source.shape} to "
                          f"{result.shape}")
     _within(name, "pool window", [phases], 1, PHASES_MAX)
     _within(name, "kernel", [phases * math.prod(geometry.kernel)], 1, _SIZE_MAX)
-    if add is not None and (keeps is not None or pool is not None
+    if add is not None and (keeps is not None or pool is not None or elements
                             or tensors[add].shape != result.shape):
         raise ValueError(f"{name!r}: its residual operand {add!r} has not the shape of its sums, "
                          f"or it keeps exponents or pools")
@@ -191,6 +192,12 @@ def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: Array) -> No
                          f"{node.output!r} differ")
     _check_sign(node, source, result)
     _check_activation(node, result, array)
+
+
+def makes_elements(positions: tuple[int, int], result: tuple[int, int, int]) -> bool:
+    """Whether rows of a node with such positions make elements of a map of such a shape, and not
+    its channels (`QNode.output`)."""
+    return positions == (1, 1) != result[1:]
 
 
 def _check_border(tensors: Mapping[str, QTensor], node: Any) -> None:

@@ -5,7 +5,7 @@ arithmetic; the field names below are its symbols.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -169,7 +169,8 @@ class QNode:
                are several, at an exponent of the reading (numerics, section 4).
     room     : by how much the exponent of the residual operand may lie above that at which the node
                reads, which is made larger where it does not; None where it always does.
-    output   : name of the tensor that it makes.
+    output   : name of the tensor that it makes. Of a map with as many elements as a node of one
+               position has rows, row k makes element k, one channel behind another.
     matrix   : weight mantissas, csr_array int16 (rows, C * kh * kw), column index
                ``c * kh * kw + ky * kw + kx`` over all input channels (grouped and depthwise rows
                hold only their own channels). Sorted indices. A stored zero counts as a weight to
@@ -248,6 +249,13 @@ def low_sums(graph: QGraph) -> set[str]:
 def least_read(tensors: Mapping[str, QTensor], node: QNode) -> int:
     """Return the smallest exponent at which a node reads."""
     return max(node.least, *(tensors[name].exponent.least for name in node.inputs))
+
+
+def as_made(tensors: Mapping[str, QTensor], node: QNode) -> QTensor:
+    """Return a node's output as its rows and positions make it: where rows make the elements of a
+    map, a vector (rows, 1, 1)."""
+    tensor, rows = tensors[node.output], node.sw.size
+    return tensor if tensor.shape[0] == rows else replace(tensor, shape=(rows, 1, 1))
 
 
 def row_magnitudes(matrix: csr_array) -> np.ndarray:

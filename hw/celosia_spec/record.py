@@ -25,6 +25,7 @@ from celosia_spec.graph_rules import (
     check_remarks,
     check_tensors,
     check_weights,
+    makes_elements,
 )
 from celosia_spec.host_layers import HostLayer, check_host
 from celosia_spec.isa.array import Array
@@ -194,7 +195,9 @@ def _outputs(network: Network, shape: tuple[int, ...]) -> tuple[Output, ...]:
 
 def _node(arrays: dict[str, np.ndarray], prefix: str, tensors: dict[str, QTensor],
           record: _Node) -> QNode:
-    rows = tensors[record.output].shape[0]
+    result = tensors[record.output].shape
+    elements = makes_elements(record.geometry.positions(tensors[record.input].shape[1:]), result)
+    rows = math.prod(result) if elements else result[0]
     channels = sum(tensors[name].shape[0] for name in record.inputs)
     columns = channels * math.prod(record.geometry.kernel)
     parts: dict[str, Any] = {name: getattr(record, name) for name in _SCALARS}

@@ -43,6 +43,10 @@ def expected_exponents(graph: Graph, least_deviation: float = 0.0,
         exponents[node.name] = _exponent(mean if low == 0 else np.abs(mean), variance, least, high)
         if (low, high) != (-math.inf, math.inf):
             mean, variance = _within(max(low, -_HUGE), min(high, _HUGE), mean, variance)
+        if node.map is not None:        # of a channel, all of its elements together
+            means_of = mean.reshape(node.map[0], -1)
+            mean = means_of.mean(axis=1)
+            variance = variance.reshape(node.map[0], -1).mean(axis=1) + means_of.var(axis=1)
         means[node.name], variances[node.name] = mean, variance
     return exponents
 

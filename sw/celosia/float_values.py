@@ -38,8 +38,9 @@ def completion(graph: Graph) -> Completion:
                 continue
             found = sums_of(node, weights[node.name], stored)
             sums[node.name] = found
-            stored[node.name] = max_pool(found[None].clip(*node.epilogue.activation.bounds),
-                                         node.epilogue.pool)[0]
+            pooled = max_pool(found[None].clip(*node.epilogue.activation.bounds),
+                              node.epilogue.pool)[0]
+            stored[node.name] = pooled if node.map is None else pooled.reshape(node.map)
         return stored, sums
 
     return computed

@@ -4,6 +4,7 @@ Weights are float64, nothing here knows PyTorch. Every node makes one tensor, wh
 node's name. A tensor of one image has the shape (C, H, W); a vector of F features is (F, 1, 1).
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -37,6 +38,8 @@ class Conv:
                before it is padded: a transposed convolution of that stride.
     border   : what stands around the map of what it reads, within the padding.
     live     : bool as ``weight``, which elements are weights of the network; None: all.
+    map      : shape of the map whose elements its rows make, one channel behind another, at their
+               one position; None: each makes a channel.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Conv:
     up: tuple[int, int] = (1, 1)
     border: Border = BARE
     live: np.ndarray | None = None
+    map: Shape | None = None
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -374,7 +378,9 @@ def node_shape(node: Node, shapes: dict[str, Shape]) -> Shape:
     top, left, bottom, right = node.padding
     shape = (rows, _windows(height + top + bottom, window[0], node.stride[0], dilation[0]),
              _windows(width + left + right, window[1], node.stride[1], dilation[1]))
-    return pool_shape(shape, node.epilogue.pool if isinstance(node, Conv) else None)
+    if not isinstance(node, Conv):
+        return shape
+    return node.map or pool_shape(shape, node.epilogue.pool)
 
 
 def verify(graph: Graph) -> Graph:
@@ -390,6 +396,10 @@ def verify(graph: Graph) -> Graph:
             assert own * node.groups == sum(known[name][0] for name in node.read), node.name
             assert len({known[name][1:] for name in node.read}) == 1, node.name
             assert node.live is None or node.live.shape == node.weight.shape, node.name
+            assert node.map is None or (
+                node_shape(replace(node, map=None), known) == (math.prod(node.map), 1, 1)
+                and node.map[1:] != (1, 1) and node.epilogue.pool is None
+                and node.epilogue.add is None), node.name
         if isinstance(node, Add):
             assert known[node.left] == known[node.right], node.name
         if isinstance(node, Multiply):

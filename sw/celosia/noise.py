@@ -192,7 +192,8 @@ def other_weights(graph: Graph, quantised: QGraph) -> Iterator[str]:
                                for name in layer.read])
         wanted = weights_of(layer)
         rows = np.repeat(np.arange(wanted.shape[0]), np.diff(wanted.indptr))
-        moved = (np.broadcast_to(bits[layer.name], wanted.shape[:1])[rows]
+        own = bits[layer.name]
+        moved = (np.repeat(own, -(-wanted.shape[0] // own.size))[rows]
                  - read[wanted.indices // math.prod(layer.weight.shape[2:])])
         most = (1 << quantised.weight_bits - 1) - 1
         wanted.data = np.ldexp(wanted.data, moved - node.sw[rows]).clip(-most, most)

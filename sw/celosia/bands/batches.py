@@ -1,5 +1,6 @@
 """The entries of batches: heads of their rows, and their weights."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from celosia_spec.isa.entries import entries_of
 from celosia_spec.isa.heads import pack
 from celosia_spec.isa.passes import code_weight
 from celosia_spec.isa.words import DENSE, WEIGHT
-from celosia_spec.qgraph import QGraph, QNode
+from celosia_spec.qgraph import QGraph, QNode, as_made
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,7 +44,7 @@ class Batches:
         """Return the entries, uint64, where a layer's maps lie at ``places``."""
         node, layout = layer.node, layer.layout
         signed = graph.tensors[node.input].signed
-        heads = _heads(node, part.rows, places[node.output], array, signed=signed)
+        heads = _heads(graph, node, part.rows, places[node.output], array, signed=signed)
         words = self.words.copy()
         flat = words.reshape(-1)
         flat[self.heads[:, None] + np.arange(heads.shape[1])] = heads
@@ -179,11 +180,14 @@ def _dense(layer: Layer, index: np.ndarray, rows: np.ndarray, steps: np.ndarray)
     return DENSE.pack(low=mantissas[:, ::2], high=mantissas[:, 1::2]).ravel()
 
 
-def _heads(node: QNode, rows: np.ndarray, place: Region, array: Array, *,
+def _heads(graph: QGraph, node: QNode, rows: np.ndarray, place: Region, array: Array, *,
            signed: bool) -> np.ndarray:
     """Return the head of each row, int64 (rows, words)."""
     real, row = (rows >= 0).astype(np.int64), np.maximum(rows, 0)
-    word, element = np.divmod(place.element(row), ENTRY_WORDS)
+    result = graph.tensors[node.output]
+    size = math.prod(result.shape[1:]) if as_made(graph.tensors, node) is not result else 1
+    begins = place.element(row // size) + (row % size << place.wide)
+    word, element = np.divmod(begins, ENTRY_WORDS)
     sums = np.asarray(node.matrix.astype(np.int64).sum(axis=1)).ravel()
     words = pack(array, signed_in=signed, sw=real * node.sw[row],
                  sb=real * (node.sb - node.sw)[row], bias=real * node.bias[row],

@@ -12,7 +12,7 @@ from celosia_spec.epilogue import highest
 from celosia_spec.floats import finish, joined, to_odd
 from celosia_spec.isa.entries import elements_of
 from celosia_spec.isa.numbers import EXPONENT_MIN
-from celosia_spec.qgraph import QTensor
+from celosia_spec.qgraph import QTensor, as_made
 from celosia_spec.steps import Ring, first_line
 
 
@@ -81,7 +81,9 @@ def output(program: StreamProgram, main: np.ndarray,
         windows = np.lib.stride_tricks.sliding_window_view(sums, pool.window, (1, 2))
         sums = windows[:, ::down, ::across].max((-2, -1))
     s_x = int(exponents[program.reads[node.name]]) - graph.tensors[node.input].format.fraction
-    unit = (node.sw + s_x)[:, None, None]
+    unit = (node.sw + s_x).reshape(-1, 1, 1)
+    if as_made(graph.tensors, node) is not tensor:
+        unit = unit.reshape(tensor.shape)
     exponent = tensor.exponent.given(
         int((floor_log2(sums) + unit).max(initial=EXPONENT_MIN)),
         highest(node.epilogue.activation, tensor.exponent.least),

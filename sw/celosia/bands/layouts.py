@@ -11,7 +11,7 @@ from celosia.bands.grid import Grid
 from celosia.bands.tiles import Tiles
 from celosia_spec.isa.array import ENTRY_WORDS, PIECE
 from celosia_spec.isa.words import BLOCK, TAP_GROUP
-from celosia_spec.qgraph import QGraph, QNode, QTensor
+from celosia_spec.qgraph import QGraph, QNode, QTensor, as_made
 from celosia_spec.steps import Ring, View, stored_name
 
 Tap: TypeAlias = tuple[int, int, int]
@@ -59,7 +59,7 @@ def strides(graph: QGraph) -> dict[str, int]:
 def _as_it_lies(graph: QGraph, node: QNode) -> bool:
     """Whether a node only ever reads maps whose channels follow each other without gaps, if they
     do; where channels are read one by one, as averages do, each begins with a whole word."""
-    source, result = graph.tensors[node.input], graph.tensors[node.output]
+    source, result = graph.tensors[node.input], as_made(graph.tensors, node)
     return is_vector(node, source, result) and (
         source.shape[1:] == (1, 1) or not is_depthwise(node, source, result))
 

@@ -25,7 +25,7 @@ from celosia.bands.works import longest_batch, works_of
 from celosia_spec.errors import FitError, Need
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.words import TILE_WORDS
-from celosia_spec.qgraph import QGraph, QNode
+from celosia_spec.qgraph import QGraph, QNode, as_made
 
 COUNTED = 6
 """Of all ways of a layer, so many are counted with what their fills take; the others are about."""
@@ -187,7 +187,7 @@ def _refusals(graph: QGraph, node: QNode, array: Array,
               apart: dict[str, int]) -> Iterator[FitError]:
     """Yield why a node has no way, and what would help: each of the row groups in which the array
     comes nearest to it."""
-    source, result = joined(graph, node), graph.tensors[node.output]
+    source, result = joined(graph, node), as_made(graph.tensors, node)
     vector, depthwise = is_vector(node, source, result), is_depthwise(node, source, result)
     whole = Grid.of(node, source, result, fill=array.fill, filled=True)
     taps, rows, longest, held = [], [], [], []

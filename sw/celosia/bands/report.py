@@ -12,6 +12,7 @@ from celosia_sim.clock.cycles import cycles
 from celosia_sim.clock.machine_clock import SPENT, Cycles
 from celosia_spec.isa.array import ENTRY_BITS
 from celosia_spec.program import Layer
+from celosia_spec.qgraph import as_made
 
 
 @uncollected()
@@ -54,7 +55,7 @@ def spent(layer: Layer, lanes: int) -> dict[str, int]:
 def _layer(program: StreamProgram, layer: Plan, entries: int, spent: dict[str, int]) -> Layer:
     graph, node, array = program.graph, layer.node, program.array
     lanes = array.lanes         # what is spent is spent in each cluster
-    positions = math.prod(graph.tensors[node.output].shape[1:]) * layer.phases
+    positions = math.prod(as_made(graph.tensors, node).shape[1:]) * layer.phases
     useful = int(np.count_nonzero(node.matrix.data))
     words = sum(int(part.steps.sum()) for part in layer.parts) * layer.groups
     waits = {what: lanes * spent[what] for what in SPENT if what != "steps"}

@@ -24,7 +24,7 @@ class Share:
 def shares_of(graph: QGraph, node: QNode, layout: Lines | Spread) -> tuple[Share, ...]:
     """Return the shares of a layer's parts: of a depthwise layer some channels each, of another one
     all of them, and some of its residual operand's."""
-    count, outputs = joined(graph, node).shape[0], graph.tensors[node.output].shape[0]
+    count, outputs = joined(graph, node).shape[0], node.sw.size
     inputs, addends = layout.channels, layout.addends
     if inputs < count:
         return tuple(

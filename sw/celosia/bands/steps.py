@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from celosia_spec.errors import ArgumentError, CompileError
 from celosia_spec.isa.array import ENTRY_WORDS
-from celosia_spec.qgraph import QGraph, QNode, QTensor, static_exponent
+from celosia_spec.qgraph import QGraph, QNode, QTensor, as_made, static_exponent
 from celosia_spec.steps import Ring, Steps, View
 
 _PHASE = 10
@@ -93,6 +93,10 @@ def _check(graph: QGraph) -> None:
                 "would need another one with each step", "use static exponents (exponents="
                 "\"static\" and calibration inputs)")
     for node in graph.nodes:
+        if as_made(graph.tensors, node) is not graph.tensors[node.output]:
+            raise CompileError(
+                node.name, str(node.kind), "it makes a map of its rows, and of time each line is "
+                "made by itself", "compile it without stream, a window at a time")
         top, bottom = (node.geometry.padding[side] + len(node.geometry.border[side])
                        for side in (0, 2))
         if top or bottom:

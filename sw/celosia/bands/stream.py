@@ -32,7 +32,7 @@ from celosia_spec.isa.controls import Op
 from celosia_spec.isa.fills import QUEUED, accesses, cycles
 from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN, SIGNIFICAND_BITS
 from celosia_spec.isa.words import TILE_WORDS, tap_word
-from celosia_spec.qgraph import QGraph, QNode
+from celosia_spec.qgraph import QGraph, QNode, as_made
 from celosia_spec.steps import Ring, first_line, stored_name
 
 
@@ -113,7 +113,7 @@ def _layer(out: Lists, holds: Sequence[Entries], copies: Sequence[list[int]],
             order.read(here.add(controls(told), role))
 
     node, place = layer.node, places[layer.node.output]
-    result = graph.tensors[node.output]
+    result = as_made(graph.tensors, node)
     tiles = TileTable()
     table_of = {}
     for band in sorted(layer.bands, key=lambda band: -band.tiles):      # longer ones hold others

@@ -15,7 +15,7 @@ from celosia.bands.works import longest_batch, works_of
 from celosia_spec.isa.array import RING_GAP, Array
 from celosia_spec.isa.controls import head_words
 from celosia_spec.isa.words import BLOCK
-from celosia_spec.qgraph import QGraph, QNode, QTensor
+from celosia_spec.qgraph import QGraph, QNode, QTensor, as_made
 from celosia_spec.steps import Ring, stored_name
 
 GRIDS = ((False, False, False, False), (True, False, False, False), (False, True, False, False),
@@ -33,7 +33,7 @@ def ways_of(graph: QGraph, node: QNode, array: Array, log2: int,
 
     apart : `strides` of the graph.
     """
-    source, result = joined(graph, node), graph.tensors[node.output]
+    source, result = joined(graph, node), as_made(graph.tensors, node)
     size, depthwise = array.positions(log2), is_depthwise(node, source, result)
     adds = node.epilogue.add is not None
     if is_vector(node, source, result):
@@ -85,7 +85,7 @@ def paged_way(graph: QGraph, node: QNode, array: Array, log2: int,
 
     apart : `strides` of the graph.
     """
-    source, result = joined(graph, node), graph.tensors[node.output]
+    source, result = joined(graph, node), as_made(graph.tensors, node)
     if (is_depthwise(node, source, result) or node.epilogue.add is not None
             or isinstance(result, Ring)):
         return None
@@ -114,7 +114,7 @@ def _arounds(graph: QGraph, node: QNode) -> list[int]:
     of results, taps can find each line of its input wherever it is."""
     ring = graph.tensors[stored_name(graph.tensors, node.input)]
     lone = (not node.joins and node.epilogue.add != node.input
-            and graph.tensors[node.output].shape[1] == 1)
+            and as_made(graph.tensors, node).shape[1] == 1)
     return [ring.lines, 0] if isinstance(ring, Ring) and lone else [0]
 
 

@@ -29,6 +29,7 @@ from celosia.passes.lift_moves import lift_moves
 from celosia.passes.pad_pools import pad_pools
 from celosia.passes.part_pools import part_pools
 from celosia.passes.product_to_linear import NONE, Scales, product_to_linear
+from celosia.passes.rows_to_maps import rows_to_maps
 from celosia.passes.select_nodes import select_nodes
 from celosia.passes.vector_input import vector_input
 from celosia.passes.wide_input import apart
@@ -37,7 +38,7 @@ from celosia_spec.errors import ArgumentError, located
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     leave_quantisers, product_to_linear, lift_moves, fold_forward, fold_flatten, fold_padding,
     curve_to_linear, leaky_to_linear, fold_batchnorm, average_to_linear, pad_pools, fold_moves,
-    vector_input, part_pools, fuse_epilogue, select_nodes, copy_read, join_outputs)
+    vector_input, part_pools, fuse_epilogue, rows_to_maps, select_nodes, copy_read, join_outputs)
 
 
 def check_pass(dump_after: str | None) -> None:

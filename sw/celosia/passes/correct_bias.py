@@ -75,7 +75,9 @@ class _Image:
     def mean(self, node: QNode) -> np.ndarray:
         """Return the mean of a node's sums before its activation, float64 (rows,)."""
         sums = self._sums(replace(node, epilogue=Epilogue(add=node.epilogue.add)))
-        found: np.ndarray = np.ldexp(sums.values.mean(axis=(0, 2, 3)), sums.scale[0, :, 0, 0])
+        values, scale = (part.reshape(len(part), node.sw.size, -1)
+                         for part in (sums.values, sums.scale))
+        found: np.ndarray = np.ldexp(values.mean(axis=(0, 2)), scale[0, :, 0])
         return found
 
     def store(self, node: QNode) -> None:

@@ -57,7 +57,7 @@ def _free(graph: Graph, names: set[str]) -> bool:
     if names & {graph.input, graph.output}:
         return False
     return all((not names & set(node.read) or _by_channel(node))
-               and (node.name not in names or not node.epilogue.activation.clamps)
+               and (node.name not in names or not (node.epilogue.activation.clamps or node.map))
                for node in _layers(graph))
 
 

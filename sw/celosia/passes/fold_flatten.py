@@ -1,4 +1,5 @@
-"""Flatten disappears: a linear layer after it becomes a kernel of the whole input map."""
+"""Flatten disappears: a linear layer after it becomes a kernel of the whole input map; and where a
+vector becomes a map, what works on each element of that does so before."""
 
 from dataclasses import dataclass, field, replace
 
@@ -19,6 +20,7 @@ from celosia.graph import (
     Node,
     Reshape,
     Shape,
+    fresh,
     node_shape,
 )
 from celosia.graph_text import operator
@@ -27,9 +29,10 @@ from celosia_spec.errors import CompileError
 
 
 def fold_flatten(graph: Graph) -> Graph:
-    """Remove every Reshape.
+    """Remove every Reshape, but of vectors that become maps.
 
-    After: no Reshape is left. A linear layer's columns stay in PyTorch's flatten order
+    After: a Reshape makes a map of a vector, and no activation, normalisation or sum of such is
+    behind it. A linear layer's columns stay in PyTorch's flatten order
     (c * H + y) * W + x. ReLU, add and one factor for each channel work on the map before it was
     flattened. The network's input may be reshaped into any map, and the output into anything. Of
     several reshapes in a row the last one counts.
@@ -78,6 +81,7 @@ class _State:
 
     flat : tensors that readers take for vectors although a map of more than one position is kept.
     lines : likewise for lines, each of a channel.
+    maps  : likewise for maps of this shape, although a vector is kept.
     """
 
     shapes: dict[str, Shape]
@@ -85,6 +89,7 @@ class _State:
     names: dict[str, str] = field(default_factory=dict)
     flat: set[str] = field(default_factory=set)
     lines: set[str] = field(default_factory=set)
+    maps: dict[str, Shape] = field(default_factory=dict)
 
     def reshape(self, node: Reshape) -> None:
         source = self.names.get(node.input, node.input)
@@ -94,14 +99,34 @@ class _State:
             return
         if node.shape[1:] == (1, 1):
             self.flat.add(node.name)
+        elif shape[1:] == (1, 1):
+            self.maps[node.name] = node.shape
         elif node.shape[:2] == (shape[0], 1):
             self.lines.add(node.name)
         else:
             raise CompileError(node.name, "reshape", f"reshapes {shape} to {node.shape}",
-                               "flatten maps into vectors only")
+                               "flatten maps into vectors, and make maps of vectors only")
+
+    def as_map(self, name: str) -> None:
+        """Let the map that a tensor stands for be there."""
+        shape, source = self.maps.pop(name), self.names.get(name, name)
+        taken = {node.name for node in self.nodes}
+        made = name if name not in taken else fresh(name, taken)
+        self.nodes.append(Reshape(name=made, input=source, shape=shape))
+        self.names[name], self.shapes[made] = made, shape
 
     def add(self, node: Node) -> None:
         names = node.inputs
+        shapes = {self.maps.get(name) for name in names}
+        if shapes != {None}:
+            if len(shapes) == 1 and isinstance(node, (Activate, Add, BatchNorm, Curve, Leaky)):
+                self.maps[node.name] = shape = self.maps[names[0]]
+                if isinstance(node, (BatchNorm, Leaky)):
+                    node = _by_element(node, shape)
+            else:
+                for name in dict.fromkeys(names):
+                    if name in self.maps:
+                        self.as_map(name)
         flat = [name in self.flat for name in names]
         sources = tuple(self.names.get(name, name) for name in names)
         if isinstance(node, Add):
@@ -156,6 +181,14 @@ def _by_channel(node: BatchNorm | Leaky, shape: Shape) -> BatchNorm | Leaky:
                            "otherwise from place to place", "put it before the flattening, or "
                            "let one linear layer alone read it")
     return replace(node, **{field: array[:, 0, 0].copy() for field, array in arrays.items()})
+
+
+def _by_element(node: BatchNorm | Leaky, shape: Shape) -> BatchNorm | Leaky:
+    """Return the node of a map for the vector that becomes it."""
+    count = shape[1] * shape[2]
+    if isinstance(node, Leaky):
+        return replace(node, slope=np.repeat(node.slope, count))
+    return replace(node, scale=np.repeat(node.scale, count), shift=np.repeat(node.shift, count))
 
 
 def _whole_map(node: Conv, shape: Shape) -> Conv:

@@ -13,6 +13,7 @@ from celosia.graph import (
     MaxPool,
     Move,
     Node,
+    Reshape,
     fresh,
     identity,
     node_shape,
@@ -92,6 +93,8 @@ class _State:
                 self._each(node)
             case Add() if moved:
                 self._add(node)
+            case Reshape() if moved:
+                self._keep(replace(node, input=self._stored(node.input, (1, 1))))
             case _:
                 assert not moved, node.name
                 self._keep(node)

@@ -25,12 +25,12 @@ def fuse_epilogue(graph: Graph) -> Graph:
 
 
 def can_pool(before: Conv, node: MaxPool, uses: dict[str, int]) -> bool:
-    """Say whether ``before`` can do the max pool: alone read, without an operand added and without
-    a pool so far. Windows must not overlap: sums would be computed twice, as a select node alone
-    may."""
+    """Say whether ``before`` can do the max pool: alone read, without an operand added, without a
+    pool so far, and with a channel a row. Windows must not overlap: sums would be computed twice,
+    as a select node alone may."""
     (high, wide), (down, across) = node.pool.window, node.pool.stride
     return (uses[before.name] == 1 and before.epilogue.add is None
-            and before.epilogue.pool is None
+            and before.epilogue.pool is None and before.map is None
             and (before.keeps or (down >= high and across >= wide)))
 
 

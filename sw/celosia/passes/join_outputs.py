@@ -179,13 +179,14 @@ def _larger_copies(last: Conv, bits: Mapping[str, int],
 def _copies(node: Conv) -> bool:
     """Whether each row of a layer is one channel of what it reads, as it is."""
     one = node.weight != 0
-    return (node.epilogue == PLAIN and node.bias is None and node.kernel == (1, 1)
+    return (node.epilogue == PLAIN and node.bias is None and node.map is None
+            and node.kernel == (1, 1)
             and node.stride == (1, 1) and not any(node.padding + node.border)
             and bool((node.weight[one] == 1).all() and (one.sum(axis=(1, 2, 3)) == 1).all()))
 
 
 def _plain(node: Conv) -> bool:
-    return node.epilogue.add is None and node.epilogue.pool is None
+    return node.epilogue.add is None and node.epilogue.pool is None and node.map is None
 
 
 @dataclass(frozen=True)

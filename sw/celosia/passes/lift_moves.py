@@ -16,26 +16,30 @@ from celosia.graph import (
     Range,
     Reshape,
     Shape,
+    fresh,
     node_shape,
 )
+from celosia.passes.views import PHASES
 
 
 def lift_moves(graph: Graph) -> Graph:
     """Let activations work on what is moved, and move their results; and make one move of several,
     and of reshapes among them.
 
-    After: no Activate and no Move reads a Move, and no Reshape but one that makes the output. Zero
-    padding that something else reads than convolutions and average pools is a Move, too.
+    After: no Activate and no Move reads a Move, and no Reshape but one that makes the output, or a
+    map of a vector. No Move makes a map of vectors but of elements that stand in it several times.
+    Zero padding that something else reads than convolutions and average pools is a Move, too.
     """
     state, kept = (_State(graph, {graph.input: graph.input_map}, dict(graph.ranges)),
                    _pads(graph))
     for node in graph.nodes:
         if isinstance(node, Move):
-            state.moves[node.name] = state.composed(node)
+            state.move(node)
         elif isinstance(node, Pad) and node.name not in kept:
             state.moves[node.name] = state.composed(_as_move(node, graph.shapes[node.input]))
         elif isinstance(node, Reshape) and node.input in state.moves and (
-                node.name != graph.output or graph.uses[node.name] > 1):
+                node.name != graph.output or graph.uses[node.name] > 1) and not _unflattens(
+                node, node_shape(state.moves[node.input], state.shapes)):
             before = state.moves[node.input]
             state.moves[node.name] = replace(before, name=node.name,
                                              index=before.index.reshape(node.shape))
@@ -68,6 +72,11 @@ def _as_move(pad: Pad, shape: Shape) -> Move:
                 remedy="pad in front of convolutions only")
 
 
+def _unflattens(node: Reshape, shape: Shape) -> bool:
+    """Whether a reshape of a tensor of a shape makes a map of a vector."""
+    return shape[1:] == (1, 1) != node.shape[1:]
+
+
 @dataclass
 class _State:
     """shapes : of the tensors so far.   nodes : that are kept.   moves : which do not read moves.
@@ -83,6 +92,23 @@ class _State:
     reshapes: dict[str, Reshape] = field(default_factory=dict)
     done: dict[tuple[object, ...], str] = field(default_factory=dict)
 
+    def move(self, node: Move) -> None:
+        """Take a move. One that makes a map of vectors makes a vector first, and a reshape that
+        map; but where elements stand in it several times, as far as a view tells."""
+        made = self.composed(node)
+        size = made.index.shape[1:]
+        elements = made.index[made.index >= 0]
+        if (size == (1, 1) or any(self.shapes[name][1:] != (1, 1) for name in made.inputs)
+                or self.graph.input in made.inputs
+                or (np.unique(elements).size < elements.size and max(size) <= PHASES)):
+            self.moves[node.name] = made
+            return
+        vector = fresh(node.name, {*self.graph.shapes, *self.moves, *self.shapes})
+        self.moves[vector] = replace(made, name=vector, index=made.index.reshape(-1, 1, 1))
+        if node.name in self.ranges:
+            self.ranges[vector] = self.ranges[node.name]
+        self.add(Reshape(name=node.name, input=vector, shape=made.index.shape))
+
     def composed(self, node: Move) -> Move:
         """Return a move as one of tensors that are not moved."""
         inputs: list[str] = []
@@ -97,8 +123,9 @@ class _State:
 
     def _source(self, name: str) -> str:
         """Return the tensor that has the elements of ``name`` in this order and is no reshape, but
-        of the input."""
-        while (node := self.reshapes.get(name)) and node.input != self.graph.input:
+        of the input, or one that makes a map of a vector."""
+        while ((node := self.reshapes.get(name)) and node.input != self.graph.input
+               and not _unflattens(node, self.shapes[node.input])):
             name = node.input
         return name
 

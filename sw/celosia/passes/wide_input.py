@@ -15,8 +15,9 @@ _WAY_OUT = "compile it without input_bits, or let layers with weights alone read
 
 
 def apart(graph: Graph) -> Graph:
-    """Leave max pools of layers that read the input to nodes of their own: `with_low_parts` adds to
-    the sums of these layers, and the machine pools no such sums.
+    """Leave max pools of layers that read the input to nodes of their own, and maps that they make
+    of their rows: `with_low_parts` adds to the sums of these layers, and the machine does no more
+    with such sums.
 
     CompileError where something else reads the input than layers with weights.
     """
@@ -28,14 +29,14 @@ def apart(graph: Graph) -> Graph:
         assert isinstance(node, Conv), f"{node.name}: only optimised graphs have wide inputs"
         if graph.input in node.inputs:
             _check(node, graph.input)
-        pool = node.epilogue.pool if node.input == graph.input else None
-        if pool is None:
+        pool = node.epilogue.pool
+        if node.input != graph.input or (pool is None and node.map is None):
             nodes.append(node)
             continue
-        nodes.append(replace(node, epilogue=replace(node.epilogue, pool=None)))
-        names[node.name] = _fresh(f"{node.name}.pool", taken)
+        nodes.append(replace(node, epilogue=replace(node.epilogue, pool=None), map=None))
+        names[node.name] = _fresh(f"{node.name}.{'pool' if node.map is None else 'map'}", taken)
         chosen = identity(names[node.name], node.name, len(node.weight), NodeKind.SELECT)
-        nodes.append(replace(chosen, epilogue=Epilogue(pool=pool)))
+        nodes.append(replace(chosen, epilogue=Epilogue(pool=pool), map=node.map))
     return replace(graph, nodes=tuple(nodes), output=names.get(graph.output, graph.output),
                    ranges={**graph.ranges, **ranges_after(graph, names)})
 

@@ -166,6 +166,8 @@ class InFormat(nn.Module):
             values = sums.clamp(*node.epilogue.activation.bounds)
             if (pool := node.epilogue.pool) is not None:
                 values = functional.max_pool2d(values, pool.window, pool.stride)
+            if node.map is not None:
+                values = values.reshape(-1, *node.map)
             stored[node.name] = _stored(values, found, result, node.name)
         return self._returned(stored[graph.output])
 
