@@ -212,7 +212,7 @@ ORDER = {
           leave_quantisers, lift_moves, pad_pools, part_pools, product_to_linear, vector_input,
           views, wide_input
         read_views
-        fold_moves, join_outputs, select_nodes
+        fold_moves, join_outputs, rows_to_maps, select_nodes
         __init__
     """,
     "celosia.frontend": """

@@ -81,6 +81,9 @@ NETWORKS = {
         nn.Conv2d(2, 6, 3, padding=1), nn.Upsample(scale_factor=2, mode="bilinear"), nn.ReLU(),
         nn.Conv2d(6, 3, 3, padding=1, padding_mode="replicate"),
         nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(3, 2, 3, padding=1)), (2, 4, 4)),
+    "decoder": (lambda: nn.Sequential(
+        nn.Linear(6, 3 * 5 * 3), nn.ReLU(), nn.Unflatten(1, (3, 5, 3)),
+        nn.ConvTranspose2d(3, 4, 4, 2, 1), nn.ReLU(), nn.Conv2d(4, 2, 3)), (6,)),
     "lines": (lines, (3, 64)), "residual lines": (residual_lines, (3, 40)),
     "large pools": (lambda: nn.Sequential(nn.Conv2d(2, 5, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(1)),
                     (2, 10, 10)),

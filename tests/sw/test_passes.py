@@ -264,13 +264,17 @@ def test_a_vector_input_that_is_read_as_such_stays_one() -> None:
                              conv("a", "map", 2, 4, (6, 6)), conv("fc", "x", 2, 144),
                              Add(name="s", left="a", right="fc"), shape=(144, 1, 1)),
                     input_shape=(144,))
-    with pytest.raises(CompileError, match=r"^map \(reshape\): reshapes \(144, 1, 1\) to \(4, 6, "):
-        fold_flatten(graph)
+    after = fold_flatten(graph)
+    assert after.input_map == (144, 1, 1)
+    assert [node.name for node in after.nodes if isinstance(node, Reshape)] == ["map"]
+    copy, *others = optimise(graph).nodes
+    assert copy.keeps and copy.map == (4, 6, 6) and [node.map for node in others] == [None, None]
 
 
 @pytest.mark.parametrize(("nodes", "message"), [
     ([conv("a", "x", 3, 4), Reshape(name="f", input="a", shape=(12, 3, 3)), conv("b", "f", 2, 12)],
-     r"^f \(reshape\): reshapes \(3, 6, 6\) to \(12, 3, 3\); flatten maps into vectors only$"),
+     r"^f \(reshape\): reshapes \(3, 6, 6\) to \(12, 3, 3\); flatten maps into vectors, and make "
+     r"maps of vectors only$"),
     ([Reshape(name="f", input="x", shape=(144, 1, 1)), norm("n", "f", 144)],
      r"^n \(batch_norm\): works on a flattened map of shape \(4, 6, 6\), otherwise from place to "
      r"place; put it before the flattening, or let one linear layer alone read it$"),

@@ -192,7 +192,8 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
                         lambda: Function(lambda a, x: a(F.pad(x, (1, 1))), conv())),
     "reshaped in the middle": (
         lambda: Function(lambda a, b, x: b(a(x).reshape(1, 16, 4, 4)), conv(), conv(16)),
-        "reshape (reshape): reshapes (4, 8, 8) to (16, 4, 4); flatten maps into vectors only",
+        "reshape (reshape): reshapes (4, 8, 8) to (16, 4, 4); flatten maps into vectors, and make "
+        "maps of vectors only",
         head),
     "flattened and not": (
         lambda: Function(lambda a, x: a(x.flatten(1)) + x.flatten(1), nn.Linear(256, 256)),

@@ -238,7 +238,7 @@ def node_sums(graph: QGraph, node: QNode, weights: Weights, read: Reading,
     activation = node.epilogue.activation
     sums = max_pool(activated(sums, activation), node.epilogue.pool)
     exponents = block_exponent(target.exponent, activation, sums, scale[:, :, 0, 0], blocks)
-    if sums.shape[1:] != target.shape:      # rows are elements of a map
+    if node.sw.size != target.shape[0]:     # rows are elements of a map
         sums, scale = (part.reshape(len(part), *target.shape) for part in (sums, scale))
     return Sums(values=sums, scale=scale, activation=activation,
                 exponents=exponents.astype(np.int32))
