@@ -209,10 +209,10 @@ ORDER = {
     "celosia.passes": """
         average_to_linear, copy_read, correct_bias, curve_to_linear, equalise, fold_batchnorm,
           fold_flatten, fold_forward, fold_padding, fuse_epilogue, leaky_to_linear,
-          leave_quantisers, lift_moves, pad_pools, part_pools, product_to_linear, vector_input,
+          leave_quantisers, pad_pools, part_pools, product_to_linear, rows_to_maps, vector_input,
           views, wide_input
-        read_views
-        fold_moves, join_outputs, rows_to_maps, select_nodes
+        lift_moves, read_views
+        fold_moves, join_outputs, select_nodes
         __init__
     """,
     "celosia.frontend": """
