@@ -3,10 +3,14 @@
 With a constant for each channel they are a BatchNorm of constants, ``y = x * scale + shift``.
 """
 
+from collections.abc import Sequence
+from itertools import count
+
 import numpy as np
 
-from celosia.frontend.call import Call, Value
+from celosia.frontend.call import Call, Value, map_shape
 from celosia.graph import Add, BatchNorm, Multiply, Node
+from celosia.spread import spread
 
 
 def add(call: Call) -> Node | list[Node]:
@@ -75,17 +79,25 @@ def _sum(call: Call, left_factor: float, right_factor: float) -> Node | list[Nod
     if not isinstance(left, Value):
         return _scaled(call, right, right_factor,
                        left_factor * call.constant("self", "summand"))
-    if left.shape != right.shape:
-        raise call.refuse(f"shapes {left.shape} and {right.shape} differ",
-                          "add tensors of equal shape")
-    operands, nodes = [left.name, right.name], []
-    for at, (operand, factor) in enumerate(((left, left_factor), (right, right_factor))):
-        if factor != 1:
-            operands[at] = call.part("factor")
-            nodes.append(BatchNorm(name=operands[at], input=operand.name,
-                                   scale=_channels(call, operand, factor),
-                                   shift=_channels(call, operand, 0.0)))
-    return [*nodes, Add(name=call.name, left=operands[0], right=operands[1])]
+    names, nodes = broadcast(call, (left, right), (left_factor, right_factor))
+    return [*nodes, Add(name=call.name, left=names[0], right=names[1])]
+
+
+def broadcast(call: Call, values: Sequence[Value], factors: Sequence[float] = (1.0, 1.0),
+              ) -> tuple[list[str], list[Node]]:
+    """Return tensors, so many times as large, all with the shape of the result; and the nodes that
+    make them."""
+    if len({len(value.shape) for value in values}) > 1:
+        raise call.refuse(f"shapes {' and '.join(str(value.shape) for value in values)} differ in "
+                          f"their axes", "give both the same number of axes")
+    parts = (call.part("factor" if number == 0 else f"factor{number}") for number in count())
+    found, nodes = [], list[Node]()
+    for value, factor in zip(values, factors, strict=True):
+        made = spread(value.name, map_shape(value.shape), map_shape(call.shape), factor, parts,
+                      call.operator, "give both one shape")
+        nodes += made
+        found.append(made[-1].name if made else value.name)
+    return found, nodes
 
 
 def _scaled(call: Call, source: Value, scale: np.ndarray | float,

@@ -39,6 +39,9 @@ def moves(node: FxNode, operands: Sequence[Value | Constant | Moved]) -> bool:
         return _moves_by_padding(node)
     if word == "upsample_nearest2d":
         return _moves_by_resizing(node)
+    if word == "expand" and isinstance(operands[0], Value):
+        before, after = operands[0].shape, _first_shape(node)
+        return len(before) != len(after) or max(after[2:], default=1) <= PHASES
     return word in _MOVES or (word in _AS_WELL and (
         len(_first_shape(node)) > RANKS[-1]
         or any(isinstance(operand, Moved) for operand in operands)))

@@ -7,12 +7,13 @@ of the tensor that its result is the same as.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import torch
 
 from celosia.frontend import adaptive, arithmetic, resizing
-from celosia.frontend.call import Call, Constant, Value
+from celosia.frontend.call import Call, Constant, Value, map_shape
 from celosia.frontend.refusals import REMEDIES
 from celosia.graph import (
     Activate,
@@ -28,6 +29,7 @@ from celosia.graph import (
     Reshape,
 )
 from celosia.pieces import fit
+from celosia.spread import spread
 from celosia_spec.epilogue import Pool, Relu, within
 from celosia_spec.errors import CompileError
 from celosia_spec.isa.numbers import EXPONENT_MAX
@@ -151,24 +153,23 @@ def _larger(call: Call, *, above: bool) -> Node | list[Node] | str:
 
 def _larger_of_two(call: Call, one: Value, other: Value, *, above: bool) -> list[Node]:
     """Return ``other + relu(one - other)``; where above, ``other - relu(other - one)``."""
-    if one.shape != other.shape:
-        raise call.refuse(f"shapes {one.shape} and {other.shape} differ",
-                          "compare tensors of equal shape")
-    less, more = (one, other) if above else (other, one)
-    negative, difference, beyond = map(call.part, ("factor", "difference", "inner"))
-    nodes: list[Node] = [_negative(negative, less.name, less),
-                         Add(name=difference, left=more.name, right=negative),
-                         Activate(name=beyond, input=difference, activation=Relu())]
+    names, nodes = arithmetic.broadcast(call, (one, other))
+    less, more = names if above else names[::-1]
+    channels = map_shape(call.shape)[0]
+    negative, difference, beyond = map(call.part, ("negative", "difference", "inner"))
+    nodes += [_negative(negative, less, channels),
+              Add(name=difference, left=more, right=negative),
+              Activate(name=beyond, input=difference, activation=Relu())]
     if above:
         taken = call.part("taken")
-        nodes.append(_negative(taken, beyond, less))
+        nodes.append(_negative(taken, beyond, channels))
         beyond = taken
-    return [*nodes, Add(name=call.name, left=other.name, right=beyond)]
+    return [*nodes, Add(name=call.name, left=names[1], right=beyond)]
 
 
-def _negative(name: str, source: str, like: Value) -> BatchNorm:
-    """Return a tensor with the other sign.   like : what has its channels."""
-    one = np.ones(like.shape[1])
+def _negative(name: str, source: str, channels: int) -> BatchNorm:
+    """Return a tensor of so many channels with the other sign."""
+    one = np.ones(channels)
     return BatchNorm(name=name, input=source, scale=-one, shift=0 * one)
 
 
@@ -340,6 +341,18 @@ def pad(call: Call) -> Node:
     return Pad(name=call.name, input=call.value("self").name, padding=(top, left, bottom, right))
 
 
+def expand(call: Call) -> list[Node] | str:
+    """More elements than a view of few tells."""
+    source, whole = call.value("self"), map_shape(call.shape)
+    names = (call.part(f"operand{number}") for number in count(1))
+    made = spread(source.name, map_shape(source.shape), whole, 1.0, names, "expand",
+                  "give it the size of the map")
+    if not made:
+        return source.name
+    made[-1] = replace(made[-1], name=call.name)
+    return made
+
+
 def reshape(call: Call) -> Node:
     return Reshape(name=call.name, input=call.value("self").name, shape=call.map_result())
 
@@ -402,6 +415,7 @@ HANDLERS: dict[str, tuple[str, Handler]] = {
     "upsample_nearest2d": ("interpolate", resizing.nearest),
     "upsample_linear1d": ("interpolate", resizing.linear),
     "upsample_bilinear2d": ("interpolate", resizing.linear),
+    "expand": ("expand", expand),
     "view": ("reshape", reshape),
     "_unsafe_view": ("reshape", reshape),
     "squeeze": ("squeeze", reshape),

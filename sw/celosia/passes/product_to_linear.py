@@ -8,7 +8,6 @@ import numpy as np
 
 from celosia.graph import (
     Activate,
-    BatchNorm,
     Conv,
     Graph,
     Move,
@@ -17,6 +16,7 @@ from celosia.graph import (
     Shape,
     fresh,
 )
+from celosia.spread import spread
 from celosia_spec.epilogue import within
 from celosia_spec.errors import CompileError
 
@@ -103,8 +103,8 @@ def _parts(node: Multiply, scale: Scale, shapes: Mapping[str, Shape],
            names: Iterator[str]) -> list[Node]:
     """Return the nodes of a product."""
     shape = shapes[node.name]
-    left = _spread(node.left, shapes[node.left], shape, 0, names)
-    right = _spread(node.right, shapes[node.right], shape, scale.right, names)
+    left, right = (spread(name, shapes[name], shape, 2.0**bits, names, "mul", _REMEDY)
+                   for name, bits in ((node.left, 0), (node.right, scale.right)))
     read = tuple(made[-1].name if made else name
                  for made, name in ((left, node.left), (right, node.right)))
     place = np.arange(shape[0] * shape[1] * shape[2]).reshape(shape)
@@ -158,27 +158,3 @@ def _product(name: str, read: tuple[str, ...], place: np.ndarray, size: int, sca
              weight=np.tile(factor * rises, (channels, 1))[:, :, None, None],
              bias=np.full(channels, factor * (float(scale.sums[0])**2
                                               - float(scale.differences[0])**2)))]
-
-
-def _spread(name: str, shape: Shape, whole: Shape, bits: int, names: Iterator[str]) -> list[Node]:
-    """Return the nodes that make a tensor as large as the product, and its numbers larger."""
-    nodes: list[Node] = []
-    if shape[0] < whole[0]:
-        index = np.broadcast_to(np.arange(shape[1] * shape[2]).reshape(1, *shape[1:]),
-                                (whole[0], *shape[1:]))
-        nodes.append(Move(name=next(names), inputs=(name,), index=index.copy(), operator="mul",
-                          remedy=_REMEDY))
-        name = nodes[-1].name
-    factor = 2.0**bits
-    for axis in (1, 2):
-        if shape[axis] < whole[axis]:
-            size = (whole[axis], 1) if axis == 1 else (1, whole[axis])
-            nodes.append(Conv(
-                name=next(names), input=name, groups=whole[0], bias=None,
-                weight=np.full((whole[0], 1, *size), factor),
-                padding=(size[0] - 1, size[1] - 1, size[0] - 1, size[1] - 1)))
-            name, factor = nodes[-1].name, 1.0
-    if factor != 1:
-        one = np.ones(whole[0])
-        nodes.append(BatchNorm(name=next(names), input=name, scale=factor * one, shift=0 * one))
-    return nodes
