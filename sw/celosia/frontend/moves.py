@@ -37,11 +37,11 @@ def moves(node: FxNode, operands: Sequence[Value | Constant | Moved]) -> bool:
     word = origin.operator(node)
     if word == "constant_pad_nd":
         return _moves_by_padding(node)
+    if word in ("expand", "repeat", "upsample_nearest2d") and isinstance(
+            operands[0], Value) and spreads(operands[0].shape, _first_shape(node)):
+        return False
     if word == "upsample_nearest2d":
         return _moves_by_resizing(node)
-    if word == "expand" and isinstance(operands[0], Value):
-        before, after = operands[0].shape, _first_shape(node)
-        return len(before) != len(after) or max(after[2:], default=1) <= PHASES
     return word in _MOVES or (word in _AS_WELL and (
         len(_first_shape(node)) > RANKS[-1]
         or any(isinstance(operand, Moved) for operand in operands)))
@@ -59,6 +59,12 @@ def _moves_by_padding(node: FxNode) -> bool:
 def _moves_by_resizing(node: FxNode) -> bool:
     before, after = (_first_shape(of)[2:] for of in (node.all_input_nodes[0], node))
     return repeats(before, after)
+
+
+def spreads(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """Whether one element of each channel becomes a map."""
+    return len(before) == len(after) == 4 and before[:2] == after[:2] and (
+        before[2:] == (1, 1) != after[2:])
 
 
 def repeats(before: Sequence[int], after: Sequence[int]) -> bool:

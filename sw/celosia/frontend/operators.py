@@ -7,7 +7,6 @@ of the tensor that its result is the same as.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import count
 
 import numpy as np
 import torch
@@ -29,7 +28,6 @@ from celosia.graph import (
     Reshape,
 )
 from celosia.pieces import fit
-from celosia.spread import spread
 from celosia_spec.epilogue import Pool, Relu, within
 from celosia_spec.errors import CompileError
 from celosia_spec.isa.numbers import EXPONENT_MAX
@@ -341,18 +339,6 @@ def pad(call: Call) -> Node:
     return Pad(name=call.name, input=call.value("self").name, padding=(top, left, bottom, right))
 
 
-def expand(call: Call) -> list[Node] | str:
-    """More elements than a view of few tells."""
-    source, whole = call.value("self"), map_shape(call.shape)
-    names = (call.part(f"operand{number}") for number in count(1))
-    made = spread(source.name, map_shape(source.shape), whole, 1.0, names, "expand",
-                  "give it the size of the map")
-    if not made:
-        return source.name
-    made[-1] = replace(made[-1], name=call.name)
-    return made
-
-
 def reshape(call: Call) -> Node:
     return Reshape(name=call.name, input=call.value("self").name, shape=call.map_result())
 
@@ -415,7 +401,8 @@ HANDLERS: dict[str, tuple[str, Handler]] = {
     "upsample_nearest2d": ("interpolate", resizing.nearest),
     "upsample_linear1d": ("interpolate", resizing.linear),
     "upsample_bilinear2d": ("interpolate", resizing.linear),
-    "expand": ("expand", expand),
+    "expand": ("expand", resizing.of_one),
+    "repeat": ("repeat", resizing.of_one),
     "view": ("reshape", reshape),
     "_unsafe_view": ("reshape", reshape),
     "squeeze": ("squeeze", reshape),

@@ -2,22 +2,36 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
+from itertools import count
 
 import numpy as np
 import torch
 
-from celosia.frontend.call import Call
-from celosia.frontend.moves import repeats
+from celosia.frontend.call import Call, map_shape
+from celosia.frontend.moves import repeats, spreads
 from celosia.frontend.periodic import axis, layer
 from celosia.graph import Move, Node, Shape
+from celosia.spread import spread
 
 _WAY_OUT = ("give it a size or a factor by which it becomes just that, with align_corners=False, "
             "or use a transposed convolution")
 
 
+def of_one(call: Call, argument: str = "self") -> list[Node]:
+    """Return the layers that make maps of one element of each channel."""
+    source = call.value(argument)
+    assert spreads(source.shape, call.shape)
+    made = spread(source.name, map_shape(source.shape), map_shape(call.shape), 1.0,
+                  (call.part(f"line{number}") for number in count()), call.operator, _WAY_OUT)
+    return [*made[:-1], replace(made[-1], name=call.name)]
+
+
 def linear(call: Call) -> list[Node]:
     """Return the layer that makes a map of another size, and what it reads."""
+    if spreads(call.value("input").shape, call.shape):
+        return of_one(call, "input")
     before, factors = call.value("input").shape, call.args["scale_factors"]
     shape = _as_map(before)
     sizes, after = shape[1:], _as_map(call.shape)[1:]
@@ -38,6 +52,8 @@ def linear(call: Call) -> list[Node]:
 def nearest(call: Call) -> list[Node] | Move:
     """Return the layer that takes the elements that torch takes; a move where each stands as often
     as every other."""
+    if spreads(call.value("input").shape, call.shape):
+        return of_one(call, "input")
     before = call.value("input").shape
     shape = _as_map(before)
     size, factors = _as_map(call.shape)[1:], call.args["scale_factors"]
