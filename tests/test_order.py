@@ -160,7 +160,7 @@ ORDER = {
         calibration, densify, doctor_check, errors, evaluate, exits, extras, grids, pieces, reading
         shortfalls, show, uncollected
         graph
-        float_values, graph_text, range_exponents, weight_matrix
+        float_values, graph_text, range_exponents, spread, weight_matrix
         beside_float, closest_exponents, expected, input_scales, operand_room
         datasets, doctor_boards, modelfile, passes
         bands, frontend, labels, models, original

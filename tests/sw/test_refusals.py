@@ -94,10 +94,10 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
     "clamp": (lambda: Function(lambda a, x: a(x).clamp(2, 1), conv()), "clamp (clamp): clamps to "
               f"2 ... 1; {RELU}",
               lambda: Function(lambda a, x: a(x).clamp(1, 2), conv())),
-    "larger of two sizes": (lambda: Function(
-        lambda a, x: torch.maximum(a(x), x.mean((2, 3), True)), conv()), "maximum (maximum): "
-        "shapes (1, 4, 8, 8) and (1, 4, 1, 1) differ; compare tensors of equal shape",
-        lambda: Function(lambda a, x: torch.maximum(a(x), x), conv())),
+    "larger of two ranks": (lambda: Function(
+        lambda a, x: torch.maximum(a(x), x[:, 0]), conv()), "maximum (maximum): shapes "
+        "(1, 4, 8, 8) and (1, 8, 8) differ in their axes; give both the same number of axes",
+        lambda: Function(lambda a, x: torch.maximum(a(x), x[:, :1]), conv())),
     "larger of numbers": (lambda: Function(lambda a, x: torch.maximum(
         a(x), torch.arange(4.0).reshape(4, 1, 1)), conv()), "maximum (maximum): it compares with "
         f"several numbers; {REMEDIES['maximum']}",
