@@ -298,10 +298,39 @@ def avg_pool2d(call: Call) -> Node:
                    padding=(top, left, top, left), divisor=int(divisor))
 
 
-def mean(call: Call) -> Node:
-    window = _reduced(call, "mean", call.args["dim"] or ())
+def mean(call: Call) -> Node | list[Node]:
+    axes = call.args["dim"] or ()
+    if {axis % len(call.value("self").shape) for axis in axes} & {0, 1}:
+        return _summed(call, "mean", axes, mean=True)
+    window = _reduced(call, "mean", axes)
     return AvgPool(name=call.name, input=call.value("self").name, window=window, stride=window,
                    divisor=window[0] * window[1])
+
+
+def total(call: Call) -> Node | list[Node]:
+    return _summed(call, "sum", call.args.get("dim") or (), mean=False)
+
+
+def _summed(call: Call, what: str, given: Sequence[int], *, mean: bool) -> Node | list[Node]:
+    """Return the layer that sums up over some axes, channels perhaps among them."""
+    shape = call.value("self").shape
+    axes = sorted(axis % len(shape) for axis in given)
+    if 0 in axes or not axes or call.args.get("dtype") not in (None, torch.float32):
+        raise call.refuse(f"the {what} over axes {axes} of shape {shape} is not supported",
+                          f"take the {what} over channels, height and width, without a dtype")
+    whole = map_shape(shape)
+    reduced = {1: 0, **({2: 1, 3: 2} if len(shape) == 4 else {2: 2})}
+    over = [axis in {reduced[own] for own in axes} for axis in range(3)]
+    window = [size if own else 1 for size, own in zip(whole, over, strict=True)]
+    rows, groups = (1, 1) if over[0] else (whole[0], whole[0])
+    weight = np.full((rows, window[0], *window[1:]), 1 / math.prod(window) if mean else 1.0)
+    made = tuple(1 if own else size for size, own in zip(whole, over, strict=True))
+    name = call.name if made == call.map_result() else call.part("kept")
+    layer = Conv(name=name, input=call.value("self").name, weight=weight, bias=None, groups=groups,
+                 kind=NodeKind.AVERAGE)
+    if name == call.name:
+        return layer
+    return [layer, Reshape(name=call.name, input=name, shape=call.map_result())]
 
 
 def largest(call: Call) -> Node:
@@ -386,6 +415,7 @@ HANDLERS: dict[str, tuple[str, Handler]] = {
     "_adaptive_avg_pool2d": ("adaptive_avg_pool2d", adaptive.average),
     "adaptive_max_pool2d": ("adaptive_max_pool2d", adaptive.largest),
     "mean": ("mean", mean),
+    "sum": ("sum", total),
     "amax": ("amax", largest),
     "max": ("max", largest),
     "add": ("add", arithmetic.add),

@@ -51,7 +51,9 @@ def clip(node: Node) -> nn.Module:
 
 
 def reduced(node: Node) -> nn.Module:
-    function = {"ReduceMean": torch.mean, "ReduceMax": torch.amax}[node.proto.op_type]
+    function: Callable[..., torch.Tensor] = {
+        "ReduceMean": torch.mean, "ReduceMax": torch.amax, "ReduceSum": torch.sum}[
+            node.proto.op_type]
     axes = node.setting(1, "axes", None)
     if axes is None:
         raise node.refuse("it takes all axes, the batch among them", "name the axes")
@@ -138,6 +140,7 @@ OPERATORS: dict[str, Callable[[Node], nn.Module]] = {
     "BatchNormalization": batch_norm, "MaxPool": windows.max_pool,
     "AveragePool": windows.average_pool, "GlobalMaxPool": windows.global_pool,
     "GlobalAveragePool": windows.global_pool, "ReduceMean": reduced, "ReduceMax": reduced,
+    "ReduceSum": reduced,
     "Relu": lambda node: nn.ReLU(), "Clip": clip, "Identity": lambda node: nn.Identity(),
     "LeakyRelu": lambda node: nn.LeakyReLU(node.attribute("alpha", 0.01)),
     "PRelu": prelu, "HardSigmoid": hard_sigmoid,
