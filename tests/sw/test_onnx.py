@@ -108,6 +108,16 @@ NETWORKS = {
         node("HardSigmoid", ["b"], ["c"], alpha=0.25, beta=0.375),
         node("PRelu", ["c", "s"], ["y"])],
         (3, 6, 6), {"w": normal(6, 3, 1, 1), "s": normal(6, 1, 1)}, 4),
+    "sums that are broadcast": ([
+        node("Conv", ["x", "w"], ["a"]), node("ReduceSum", ["a", "i"], ["s"]),
+        node("Add", ["a", "s"], ["b"]), node("ReduceMean", ["b", "j"], ["m"], keepdims=1),
+        node("Sub", ["b", "m"], ["y"])],
+        (3, 4, 5), {"w": normal(6, 3, 1, 1), "i": np.array([1]), "j": np.array([2, 3])}, 4, 18),
+    "a vector that becomes a map": ([
+        node("Gemm", ["x", "v", "c"], ["a"]), node("Relu", ["a"], ["r"]),
+        node("Reshape", ["r", "t"], ["m"]), node("Conv", ["m", "w"], ["y"])],
+        (12,), {"v": normal(12, 60), "c": normal(60), "t": np.array([-1, 3, 4, 5]),
+                "w": normal(4, 3, 3, 3)}, 4),
     "a pool of the same size, as Keras has it": ([
         node("Conv", ["x", "w"], ["a"]), node("Relu", ["a"], ["r"]),
         node("MaxPool", ["r"], ["m"], kernel_shape=[3, 3], strides=[2, 2],
