@@ -38,6 +38,7 @@ class Conv:
                before it is padded: a transposed convolution of that stride.
     border   : what stands around the map of what it reads, within the padding.
     live     : bool as ``weight``, which elements are weights of the network; None: all.
+    fixed    : whether its weights are no parameters of the network, but made by a pass.
     map      : shape of the map whose elements its rows make, one channel behind another, at their
                one position; None: each makes a channel.
     """
@@ -56,6 +57,7 @@ class Conv:
     up: tuple[int, int] = (1, 1)
     border: Border = BARE
     live: np.ndarray | None = None
+    fixed: bool = False
     map: Shape | None = None
 
     @property
@@ -443,7 +445,7 @@ def ranges_after(graph: Graph, names: Mapping[str, str],
 def identity(name: str, source: str, channels: int, kind: NodeKind) -> Conv:
     """Return a linear node that copies its input: a depthwise 1 x 1 convolution with weights 1."""
     return Conv(name=name, input=source, weight=np.ones((channels, 1, 1, 1)), bias=None,
-                groups=channels, kind=kind)
+                groups=channels, kind=kind, fixed=True)
 
 
 def fresh(name: str, taken: set[str]) -> str:

@@ -25,7 +25,7 @@ def spread(name: str, shape: Shape, whole: Shape, factor: float, names: Iterator
         if shape[axis] < whole[axis]:       # every window has the one element, and zeros
             size = (whole[axis], 1) if axis == 1 else (1, whole[axis])
             nodes.append(Conv(
-                name=next(names), input=name, groups=whole[0], bias=None,
+                name=next(names), input=name, groups=whole[0], bias=None, fixed=True,
                 weight=np.full((whole[0], 1, *size), factor),
                 padding=(size[0] - 1, size[1] - 1, size[0] - 1, size[1] - 1)))
             name, factor = nodes[-1].name, 1.0

@@ -144,6 +144,28 @@ def test_what_stands_around_a_map_is_trained_like_the_rest(mode):
     assert functional.cosine_similarity(made.weights["0"].grad.flatten(), wanted, dim=0) > 0.99
 
 
+def test_only_weights_of_the_network_are_trained():
+    """No pieces of functions and products, no sums of stored tensors, nothing that is broadcast."""
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(1)
+            self.a, self.b = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+            self.norm, self.last = nn.BatchNorm2d(4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            x = functional.silu(self.a(x))
+            y = functional.relu(self.norm(functional.relu(self.b(x))))
+            z = functional.relu(x) + y
+            z = z * z.mean((2, 3), keepdim=True) + y.mean((2, 3), keepdim=True)
+            return self.last(z.sum((2, 3)))
+
+    made = compress.in_format(Net().eval(), (1, 2, 6, 6))
+    names = [made.graph().nodes[int(number)].name for number in made.weights]
+    assert names == ["a", "b", "norm", "last"]
+    assert made.biases.keys() <= made.weights.keys()
+
+
 def test_pruned_weights_stay_zero():
     x, net = drawn(8, 2, 8, 8), network()
     compress.prune(net, "magnitude", rates={"mixed": 0.5, "last": 0.5})

@@ -67,14 +67,14 @@ def _parts(node: Curve, channels: int, names: Iterator[str]) -> list[Node]:
     if not factor:
         return _rest(node, channels, (next(names), next(names), node.name), 0.0)
     if abs(factor) < _FAINT * np.ptp(pieces.values):
-        own = Conv(name=next(names), input=end, groups=channels, bias=0 * one,
+        own = Conv(name=next(names), input=end, groups=channels, bias=0 * one, fixed=True,
                    weight=factor * one[:, None, None, None])
         return [*nodes, own, *_rest(node, channels, (next(names), next(names), node.name), 0.0),
                 Add(name=next(names), left=own.name, right=node.name)]
     at_0 = float(np.interp(0.0, pieces.knots, pieces.values))
     rest = _rest(node, channels, (next(names), next(names), next(names)), at_0)
     return [*nodes, *rest,
-            Conv(name=node.name, input=end, groups=channels, bias=at_0 * one,
+            Conv(name=node.name, input=end, groups=channels, bias=at_0 * one, fixed=True,
                  weight=factor * one[:, None, None, None]),
             Add(name=next(names), left=rest[-1].name, right=node.name)]
 
@@ -104,9 +104,9 @@ def _rest(node: Curve, channels: int, names: tuple[str, str, str], less: float) 
     knots, values = node.pieces.knots, node.pieces.values
     scale = 1 / np.diff(knots)
     return [
-        Conv(name=inner, input=node.input, groups=channels,
+        Conv(name=inner, input=node.input, groups=channels, fixed=True,
              weight=np.tile(scale, channels)[:, None, None, None],
              bias=np.tile(-knots[:-1] * scale, channels)),
         Activate(name=outer, input=inner, activation=within(0, 1)),
         Conv(name=total, input=outer, groups=channels, bias=np.full(channels, values[0] - less),
-             weight=np.tile(np.diff(values), (channels, 1))[:, :, None, None])]
+             weight=np.tile(np.diff(values), (channels, 1))[:, :, None, None], fixed=True)]

@@ -152,9 +152,9 @@ def _product(name: str, read: tuple[str, ...], place: np.ndarray, size: int, sca
              index=np.stack([place, place + size], axis=1).reshape(-1, *place.shape[1:])),
         Conv(name=inner, input=both, groups=channels, bias=np.tile(-knots / widths, channels),
              weight=np.tile(unit / widths[:, None] * np.stack([np.ones(len(signs)), signs], axis=1),
-                            (channels, 1))[:, :, None, None]),
+                            (channels, 1))[:, :, None, None], fixed=True),
         Activate(name=outer, input=inner, activation=within(0, 1)),
-        Conv(name=name, input=outer, groups=channels,
+        Conv(name=name, input=outer, groups=channels, fixed=True,
              weight=np.tile(factor * rises, (channels, 1))[:, :, None, None],
              bias=np.full(channels, factor * (float(scale.sums[0])**2
                                               - float(scale.differences[0])**2)))]

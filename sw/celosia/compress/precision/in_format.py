@@ -53,8 +53,9 @@ def in_format(
 ) -> InFormat:
     """Return a network to be trained that computes what the target does, bit for bit.
 
-    It has the weights and biases that the compiled program has, batch normalisation folded; a
-    weight that is 0, because it was pruned, stays so. Train it with any loop, such as `FineTune`,
+    It has the weights and biases of the network that the compiled program has, batch normalisation
+    folded; a weight that is 0, because it was pruned, stays so. The straight pieces of functions
+    and products stay as they are. Train it with any loop, such as `FineTune`,
     with the float network as teacher where labels are few; `InFormat.program` compiles it. What
     the host computes behind the output, such as a softmax, is left out here.
 
@@ -98,7 +99,7 @@ class InFormat(nn.Module):
         self._alive: dict[str, np.ndarray] = {}
         for number, node in enumerate(graph.nodes):
             assert isinstance(node, Conv), node.name
-            if node.kind in _TRAINED:
+            if node.kind in _TRAINED and not node.fixed:
                 self.weights[str(number)] = nn.Parameter(torch.tensor(node.weight).float())
                 self._alive[str(number)] = node.weight != 0
                 if node.bias is not None:
