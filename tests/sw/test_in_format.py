@@ -166,6 +166,37 @@ def test_only_weights_of_the_network_are_trained():
     assert made.biases.keys() <= made.weights.keys()
 
 
+class Heads(nn.Module):
+    """Maps of two sizes, one of which is enlarged, and a vector."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.a, self.b = nn.Conv2d(2, 4, 3, 2, 1), nn.Conv2d(4, 3, 1)
+        self.up, self.last = nn.ConvTranspose2d(4, 2, 4, 2, 1), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = functional.relu(self.a(x))
+        return self.b(x), self.up(x), self.last(x.mean((2, 3)))
+
+
+def test_outputs_have_the_networks_shapes():
+    x = drawn(3, 2, 6, 8)
+    larger = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.PixelShuffle(2)).eval()
+    made = compress.in_format(larger, x[:1])
+    assert made(x).shape == larger(x).shape
+    assert np.allclose(made(x).detach(), celosia.run(made.program(), x).answer)
+    heads = Heads().eval()
+    made = compress.in_format(heads, x[:1])
+    found, answers = made(x), celosia.run(made.program(), x).answers
+    for name, wanted in zip(found, heads(x), strict=True):
+        assert found[name].shape == wanted.shape
+        assert np.allclose(found[name].detach(), answers[name])
+        assert functional.mse_loss(found[name], wanted) < 0.01 * wanted.square().mean()
+    sum(value.square().sum() for value in found.values()).backward()
+    assert all(weight.grad.any() for weight in made.weights.values())
+
+
 def test_pruned_weights_stay_zero():
     x, net = drawn(8, 2, 8, 8), network()
     compress.prune(net, "magnitude", rates={"mixed": 0.5, "last": 0.5})

@@ -217,9 +217,10 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
         lambda: nn.Sequential(nn.AvgPool2d(3, 2, 1, count_include_pad=False)), "0 (avg_pool2d): "
         "padding with count_include_pad=False is not supported; use padding=0 or "
         "count_include_pad=True", lambda: nn.Sequential(nn.AvgPool2d(3, 2, 1))),
-    "mean": (lambda: Function(lambda x: x.mean(1, keepdim=True)), "mean (mean): the mean over axes "
-             "[1] of shape (1, 4, 8, 8) is not supported; take the mean over the axes (2, 3) of a "
-             "map", lambda: Function(lambda x: x.mean((2, 3), keepdim=True))),
+    "mean of the batch": (
+        lambda: Function(lambda x: x.mean((0, 2), keepdim=True)), "mean (mean): the mean over axes "
+        "[0, 2] of shape (1, 4, 8, 8) is not supported; take the mean over channels, height and "
+        "width, without a dtype", lambda: Function(lambda x: x.mean((1, 2), keepdim=True))),
     "largest of all": (lambda: Function(lambda x: x.amax((1, 3))), "amax (amax): the maximum "
                        "over axes [1, 3] of shape (1, 4, 8, 8) is not supported; take the "
                        "maximum over the axes (2, 3) of a map",

@@ -67,6 +67,8 @@ class _State:
 
     def _graph(self) -> Graph:
         graph, name = self.before, self.before.output
+        if graph.returns and name in self.moves and self.seen[name][1:] == (1, 1):
+            graph = self._of_stored_outputs(graph, self.moves[name])
         if name not in self.views and name not in self.moves:
             return replace(graph, nodes=tuple(self.made))
         phases = self._view(name).phases
@@ -80,6 +82,35 @@ class _State:
                                     shape=graph.output_shape))
         return replace(graph, nodes=tuple(self.made), output=output,
                        output_shape=self.shapes[output], host=(*layers, *graph.host))
+
+    def _of_stored_outputs(self, graph: Graph, move: Move) -> Graph:
+        """Let the output have the numbers of several tensors as they are stored; the host puts the
+        phases of each together."""
+        if not (move.index.ravel() == np.arange(move.index.size)).all():
+            return graph
+        names, begins, first = [], {}, 0
+        for name in move.inputs:
+            phases, begins[first] = self._view(name).phases, name
+            names.append(name if phases == (1, 1) else self._stored(name, phases))
+            first += math.prod(self.seen[name])
+        returns = []
+        for output in graph.returns:
+            name = begins.get(output.first, "")
+            stored = dict(zip(move.inputs, names, strict=True)).get(name, name)
+            if name and self._view(name).phases != (1, 1):
+                layers = [HostLayer(name=name, operator="pixel_shuffle", axis=None,
+                                    shape=self.seen[name])]
+                if output.shape != self.seen[name]:
+                    layers.append(HostLayer(name=name, operator="reshape", axis=None,
+                                            shape=output.shape))
+                output = replace(output, shape=self.shapes[stored],
+                                 host=(*layers, *output.host))
+            returns.append(output)
+        for name in names:
+            self.views.pop(name, None)
+            self.seen = {**self.seen, name: self.shapes[name]}
+        self.moves[move.name] = replace(move, inputs=tuple(names))
+        return replace(graph, returns=tuple(returns))
 
     def take(self, node: Node) -> None:
         """Add a node, or what it becomes."""

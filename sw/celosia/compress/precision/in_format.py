@@ -7,6 +7,7 @@ around them, and go straight through every rounding (Bengio, Léonard, Courville
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from celosia_sim.golden.linear import bordered
 from celosia_sim.golden.model import GoldenResult
 from celosia_spec.epilogue import STATIC
 from celosia_spec.errors import ArgumentError, located, refusals
+from celosia_spec.host_layers import MOVES, HostLayer
 from celosia_spec.qgraph import Border, NodeKind, QGraph, QNode
 
 if TYPE_CHECKING:
@@ -57,7 +59,8 @@ def in_format(
     folded; a weight that is 0, because it was pruned, stays so. The straight pieces of functions
     and products stay as they are. Train it with any loop, such as `FineTune`,
     with the float network as teacher where labels are few; `InFormat.program` compiles it. What
-    the host computes behind the output, such as a softmax, is left out here.
+    the host computes behind the output, such as a softmax, is left out here, but not where it only
+    moves elements.
 
     clip : give each row of weights, and with static exponents each stored tensor but the output,
            the exponent at which its mantissas are nearest to it, in the mean of squares, and clip
@@ -76,9 +79,6 @@ def in_format(
     check_static(graph, exponents, calibrated=calibration is not None)
     samples = calibration_array(calibration, graph.takes, graph.input_shape)
     compiler = compiler.of_inputs(samples, preprocessing)
-    if graph.returns and graph.host:
-        raise ArgumentError("the network returns several maps that were enlarged, which the host "
-                            "puts together; train it with one of them")
     return InFormat(graph, compiler, samples, preprocessing, clip=clip)
 
 
@@ -143,10 +143,10 @@ class InFormat(nn.Module):
         if (raised := graph.raised.get(graph.output)) is not None:
             output = output * torch.tensor(raised, device=output.device).neg().exp2()[:, None, None]
         if not graph.returns:
-            return output.reshape(-1, *graph.output_shape)
-        flat = output.flatten(1)
-        return {part.name: flat[:, part.first:part.first + math.prod(part.shape)].reshape(
-            -1, *part.shape) for part in graph.returns}
+            return _moved(output.reshape(-1, *graph.output_shape), graph.host)
+        flat = _moved(output, graph.host).flatten(1)
+        return {part.name: _moved(flat[:, part.first:part.first + math.prod(part.shape)].reshape(
+            -1, *part.shape), part.host) for part in graph.returns}
 
     def forward(self, input: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         if torch.compiler.is_exporting():
@@ -213,6 +213,20 @@ def _bordered(read: torch.Tensor, border: Border) -> torch.Tensor:
     numbers = np.arange(read[0].numel()).reshape(1, *read.shape[1:])
     at = torch.from_numpy(bordered(numbers, border)[0]).to(read.device)
     return read.flatten(1)[:, at.flatten()].reshape(-1, *at.shape)
+
+
+def _moved(output: torch.Tensor, layers: Sequence[HostLayer]) -> torch.Tensor:
+    """Return what those first layers of the host make of an output that change no value."""
+    for layer in layers:
+        if layer.operator not in MOVES:
+            break
+        if layer.operator == "pixel_shuffle":
+            channels, height, width = layer.shape
+            down, across = height // output.shape[2], width // output.shape[3]
+            parts = output.reshape(-1, channels, down, across, *output.shape[2:])
+            output = parts.permute(0, 1, 4, 2, 5, 3)
+        output = output.reshape(-1, *layer.shape)
+    return output
 
 
 class _Straight(torch.autograd.Function):

@@ -1,0 +1,79 @@
+"""Several outputs, some of which were enlarged: the host puts their phases together."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import celosia
+from celosia_spec.errors import CompileError
+
+
+class Net(nn.Module):
+    """What a function makes of a map of 4 channels, half as large as the input."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.function = function
+        self.first, self.skip = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(3, 4, 3, padding=1)
+        self.one, self.other, self.both = (nn.Conv2d(n, 2, 1) for n in (4, 4, 8))
+        self.up, self.vector = nn.ConvTranspose2d(4, 3, 4, 2, 1), nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor):
+        return self.function(self, F.relu(self.first(x)), x)
+
+
+def large(y: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(y, scale_factor=2)
+
+
+NETWORKS = {
+    "two heads": lambda net, y, x: (net.one(y), net.both(torch.cat(
+        [large(y), F.relu(net.skip(x))], 1))),
+    "flattened": lambda net, y, x: (net.one(y).flatten(1), net.other(large(y)).flatten(1)),
+    "deep supervision": lambda net, y, x: {"small": net.one(y), "large": net.other(large(y))},
+    "segments and classes": lambda net, y, x: (net.up(y), net.vector(y.mean((2, 3)))),
+    "classes first": lambda net, y, x: (net.vector(y.mean((2, 3))), net.up(y), y),
+    "picture and code": lambda net, y, x: (torch.sigmoid(net.up(y)), y),
+    "twice": lambda net, y, x: (large(net.one(y)), large(large(net.other(y))), net.one(y)),
+    "one of them twice": lambda net, y, x: (z := net.up(y), net.one(y), z.flatten(1)),
+}
+
+
+@pytest.mark.parametrize("size", [(6, 8), (8, 4)])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_outputs_are_those_of_torch(name: str, size: tuple[int, int], tmp_path: Path) -> None:
+    net = Net(NETWORKS[name]).eval()
+    x = np.random.default_rng(0).standard_normal((5, 3, *size)).astype(np.float32)
+    with torch.no_grad():
+        wanted = net(torch.from_numpy(x))
+    program = celosia.compile(net, (1, 3, *size), target="ulx3s-25f", calibration=x)
+    program.save(tmp_path / "net.celo")
+    for one in (program, celosia.load(tmp_path / "net.celo")):
+        answers = celosia.run(one, x).answers
+        assert len(answers) == len(wanted)
+        for found, value in zip(answers.values(), wanted.values() if isinstance(
+                wanted, dict) else wanted, strict=True):
+            assert found.shape == value.shape
+            noise = np.square(found - value.numpy()).sum()
+            assert 10 * np.log10(np.square(value.numpy()).sum() / noise) > 25
+
+
+def test_what_the_machine_does_is_the_golden_model() -> None:
+    net = Net(NETWORKS["two heads"]).eval()
+    program = celosia.compile(net, (1, 3, 6, 8), target="icebreaker")
+    x = np.random.default_rng(0).standard_normal((1, 3, 6, 8)).astype(np.float32)
+    assert np.array_equal(celosia.run(program, x, backend="verilator").values,
+                          celosia.run(program, x).values)
+
+
+@pytest.mark.parametrize("moved", [lambda y: y.permute(0, 2, 3, 1).reshape(1, -1, 3),
+                                   lambda y: y[:, :, 1:-1, 1:-1]])
+def test_what_is_refused(moved) -> None:
+    net = Net(lambda net, y, x: (net.one(y), moved(net.up(y))))
+    with pytest.raises(CompileError, match="return maps of one size, or vectors"):
+        celosia.compile(net.eval(), (1, 3, 6, 8))
