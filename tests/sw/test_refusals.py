@@ -156,8 +156,13 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
                                                   nn.Conv2d(4, 4, 2, 2)))),
     "enlarged to an odd size": (
         lambda: nn.Sequential(nn.ConvTranspose2d(4, 4, 3, 2, 1)), "0 (conv): its output of 15 x 15 "
-        "does not divide into the 2 by which its input was enlarged; pad it so that it does, or "
-        "pad it before it is enlarged", lambda: nn.ConvTranspose2d(4, 4, 3, 2, 1, 1)),
+        "does not divide into the 2 by which its input was enlarged; give it an output that does "
+        "(output_padding=1)", lambda: nn.ConvTranspose2d(4, 4, 3, 2, 1, 1)),
+    "enlarged, and cut to an odd size": (
+        lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 2)), "1 (conv): its "
+        "output of 15 x 15 does not divide into the 2 by which its input was enlarged; pad it so "
+        "that it does, or pad it before it is enlarged",
+        lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 3, padding=1))),
     "enlarged, padded and added": (
         lambda: Function(lambda a, b, x: a(x) + F.pad(F.interpolate(b(x), scale_factor=2), (1, 0)),
                          nn.Conv2d(4, 4, (1, 2), padding=(4, 5)), conv()), "add (add): a map of "

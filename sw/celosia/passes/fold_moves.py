@@ -166,6 +166,8 @@ class _State:
                 raise CompileError(
                     node.name, node.kind, f"its output of {sizes[0]} x {sizes[1]} does not divide "
                     f"into the {least} by which its input was enlarged",
+                    f"give it an output that does (output_padding={-sizes[axis] % least})"
+                    if -sizes[axis] % least < up else
                     "pad it so that it does, or pad it before it is enlarged")
             phases = (least, phases[1]) if axis == 0 else (phases[0], least)
         self._expanded(node, view, phases)
