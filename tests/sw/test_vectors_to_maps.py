@@ -141,7 +141,7 @@ def test_training_in_the_format(name: str) -> None:
     torch.manual_seed(1)
     made = compress.in_format(NETWORKS[name]().eval(), (1, 12), target="ulx3s-25f")
     found = made(torch.from_numpy(X))
-    assert np.array_equal(found.detach(), celosia.run(made.program(), X).values)
+    assert np.array_equal(found.detach(), celosia.run(made.program(), X).answer)
     found.sum().backward()
     assert all(weight.grad.any() for weight in made.weights.values())
 
