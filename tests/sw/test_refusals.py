@@ -149,6 +149,15 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
     "enlarged by cubes": (
         lambda: between(nn.Upsample(scale_factor=2, mode="bicubic")), f"1 (Upsample): {SAID}; "
         f"{REMEDIES['interpolate']}", lambda: between(nn.Upsample(size=(12, 12)))),
+    "drawn slopes": (
+        lambda: nn.Sequential(conv(), nn.RReLU()), "1 (rrelu): its slope is drawn while training; "
+        "use LeakyReLU((lower + upper) / 2), which it is in evaluation",
+        lambda: nn.Sequential(conv(), nn.LeakyReLU((1 / 8 + 1 / 3) / 2))),
+    "dropout that is always on": (
+        lambda: Function(lambda a, x: F.dropout(a(x)), conv()), "dropout (dropout): the model was "
+        "exported in training mode; call model.eval() before torch.export.export, or give a "
+        "dropout of the forward pass training=self.training",
+        lambda: Function(lambda a, x: F.dropout(a(x), training=False), conv())),
     "enlarged and pooled": (
         lambda: between(nn.Sequential(nn.Upsample(scale_factor=2), nn.MaxPool2d(2))), "1.1 "
         "(max_pool2d): it pools a map that was enlarged; pool it before, or use a convolution with "

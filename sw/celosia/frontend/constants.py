@@ -33,6 +33,9 @@ def fold(node: FxNode, operands: Mapping[FxNode, Constant], owner: GraphModule, 
     if (word := quantised.word(node)) is not None:
         return Constant(_quantised(node, word, args, kwargs, name, source), origin)
     problem = _obstacle(node, args, kwargs)
+    if problem and node.users and all("rrelu" in operator(reader) for reader in node.users):
+        raise CompileError(name, "rrelu", "its slope is drawn while training", "use "
+                           "LeakyReLU((lower + upper) / 2), which it is in evaluation", source)
     if problem:
         raise CompileError(name, operator(node), problem, _REMEDY, source)
     try:

@@ -93,7 +93,8 @@ def batch_norm_training(call: Call) -> Node:
 
 def dropout_training(call: Call) -> Node:
     raise call.refuse("the model was exported in training mode",
-                      "call model.eval() before torch.export.export")
+                      "call model.eval() before torch.export.export, or give a dropout of the "
+                      "forward pass training=self.training")
 
 
 _BEYOND = float(2 << EXPONENT_MAX)
