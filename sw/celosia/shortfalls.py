@@ -19,19 +19,20 @@ _Loss = tuple[int, str]
 
 
 def shortfalls(graph: QGraph, expected: Mapping[str, int] | None) -> tuple[str, ...]:
-    """Return what the accumulators of a graph cost: two lines at most, mostly none.
+    """Return what the accumulators of a graph cost: one line at most, mostly none.
 
     expected : the exponents that tensors are likely to have, by name; None where the graph's
                exponents are static, which are known.
 
-    A tensor loses bits where its smallest exponent lies above those that occur, or where it is read
-    at a larger one so that a residual operand has room in the sums (numerics, section 4).
+    A tensor loses bits where its smallest exponent lies above those that occur. One that is read at
+    a larger one, so that a residual operand has room in the sums, loses none that count (numerics,
+    section 5).
     """
     spare, source = (0, "calibrated") if expected is None else (SPARE_BITS, "expected")
     likely = dict(expected) if expected is not None else {
         name: static_exponent(graph.tensors, name) or 0 for name in graph.tensors}
-    losses = (_held(graph, likely, spare, source), _read_coarsely(graph, likely, spare, source))
-    return tuple(_worst(found) for found in losses if found)
+    found = _held(graph, likely, spare, source)
+    return (_worst(found),) if found else ()
 
 
 def narrowed(bits: Mapping[str, np.ndarray], weight_bits: int, width: int) -> tuple[str, ...]:
@@ -70,24 +71,6 @@ def _held(graph: QGraph, likely: Mapping[str, int], spare: int, source: str) -> 
             found[read] = (lost, f"the {what} of row {row} of {node.name} holds {read} at "
                                  f"exponents of {least} and more, where about {usual} is {source}")
     return list(found.values())
-
-
-def _read_coarsely(graph: QGraph, likely: Mapping[str, int], spare: int,
-                   source: str) -> list[_Loss]:
-    """Return what is read at exponents above its own, because a row's accumulator could not hold
-    the residual operand else."""
-    found = []
-    for node in graph.nodes:
-        if node.room is None:
-            continue
-        add, usual = node.epilogue.add or "", _likely_read(node, likely)
-        needed = likely[add] - node.room + spare
-        if needed > usual:
-            found.append((needed - usual, f"{add}, which is added to row {int(node.sw.argmin())} "
-                                          f"of {node.name}, lets it read "
-                                          f"{' and '.join(node.inputs)} at exponents of up to "
-                                          f"{needed}, where about {usual} is {source}"))
-    return found
 
 
 def _likely_read(node: QNode, likely: Mapping[str, int]) -> int:
