@@ -212,6 +212,12 @@ class QNode:
         return len(self.inputs) > 1
 
     @property
+    def exponents(self) -> int:
+        """How many exponents are set for it: its output's, one for each further tensor that it
+        reads, and one where its residual operand may need room."""
+        return len(self.inputs) + (self.room is not None)
+
+    @property
     def rounds(self) -> bool:
         """Whether it reads at an exponent of the reading, which is not always its tensor's."""
         return self.joins or self.room is not None

@@ -7,7 +7,9 @@ from unittest import mock
 import numpy as np
 
 from celosia.bands.host import output, prepare, stored
+from celosia.bands.plan import Layer
 from celosia.bands.program import ReadingOrder, StreamProgram, stream_program
+from celosia.bands.report import report
 from celosia.bands.steps import Steps
 from celosia_sim import golden, stream_machine
 from celosia_sim.clock.cycles import cycles
@@ -97,16 +99,18 @@ def same(block, array: Array, run: Run) -> None:
     ends = (*exact.closed, exact.cycles)
     assert [sum(own.values()) for own in exact.spent] == (
         array.clusters * np.diff(ends, prepend=0)).tolist()
-    assert sum(own["steps"] for own in exact.spent) == _steps(run.program)
+    for layer, told in zip(run.program.layers, report(run.program, exact), strict=True):
+        spent = told.lane_cycles["useful"] + told.lane_cycles["idle"]
+        assert spent == array.lanes * _steps(layer), layer.node.name
     assert np.array_equal(found.exponents, run.state.exponents)
     assert found.saturated == run.state.saturated
 
 
-def _steps(program: StreamProgram) -> int:
-    """Return the steps of all passes of a network, and those that read what is added."""
+def _steps(layer: Layer) -> int:
+    """Return the steps of all passes of a layer, and those that read what is added."""
     return sum((int(part.steps.sum()) * layer.phases + len(part.steps) * (part.added is not None))
-               * len(layer.share(band, cluster)) for layer in program.layers
-               for part in layer.parts for band in part.bands for cluster in range(layer.splits))
+               * len(layer.share(band, cluster)) for part in layer.parts for band in part.bands
+               for cluster in range(layer.splits))
 
 
 def compare_steps(graph, found: Steps, stream, array=None, then=lambda run: None) -> None:

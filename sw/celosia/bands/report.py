@@ -35,11 +35,10 @@ def report(program: StreamProgram, found: Cycles | None = None) -> tuple[Layer, 
     found = clocked(program)[0] if found is None else found
     layers, at = [], 0
     for layer, entries in zip(program.layers, program.sizes, strict=True):
-        # Each reading of another map has an exponent, too.
-        end = None if layer is program.layers[-1] else at + len(layer.node.inputs)
+        end = None if layer is program.layers[-1] else at + layer.node.exponents
         layers.append(_layer(program, layer, entries, {
             what: sum(own.get(what, 0) for own in found.spent[at:end]) for what in SPENT}))
-        at += len(layer.node.inputs)
+        at += layer.node.exponents
     return tuple(layers)
 
 
