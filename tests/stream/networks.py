@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import torch
 from hypothesis import reject
 from hypothesis import strategies as st
 
@@ -202,3 +203,21 @@ def shrinking_network(sizes: tuple[int, ...] = (3, 8, 12, 12, 12),
     graph = Graph(nodes=nodes, input="x", output=nodes[-1].name, input_map=shape, input_shape=shape,
                   output_shape=(sizes[-1], last, last))
     return quantise(graph, acc_bits=24)
+
+
+class Quiet(torch.nn.Module):
+    """Maps that a nearly silent branch is added to, one that is silent, and one that is loud; the
+    picture itself is read beside a loud operand."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.ModuleList(
+            torch.nn.Conv2d(4, 4, 3, padding=1) for _ in range(5))
+
+    def forward(self, x):
+        first, a, b, c, last = self.layers
+        y = first(x) + 40 * a(torch.relu(b(x) - 50) + x)
+        y = y + torch.relu(2.0 ** -11 * b(y))
+        y = y + torch.relu(c(y) - 2000)
+        return last(y) + 2.0 ** -9 * y

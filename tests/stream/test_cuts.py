@@ -8,12 +8,21 @@ from celosia.bands.cuts import cut
 from celosia.bands.program import stream_program
 from celosia.bands.session import count_to_each_end, ends, run
 from celosia.bands.simulate import simulated
+from celosia.compiler import Compiler
+from celosia.quantise import quantise
 from celosia_sim import golden
 from celosia_spec.isa.array import Array
-from stream.networks import residual_network, shrinking_network
+from celosia_spec.qgraph import QGraph
+from stream.networks import Quiet, residual_network, shrinking_network
 from stream.test_flash_rtl import ARRAY
 
+
+def quiet() -> QGraph:
+    return quantise(Compiler().graph(Quiet(), (1, 4, 6, 6)), acc_bits=24)
+
+
 PROGRAMS = {
+    "room for operands": lambda: stream_program(quiet(), Array(main_words=1 << 14)),
     "bands": lambda: stream_program(residual_network(), Array(main_words=1024)),
     "flash": lambda: stream_program(shrinking_network(), ARRAY),
     "flash, ahead": lambda: stream_program(

@@ -15,6 +15,7 @@ from celosia_spec.epilogue import Epilogue, Identity, Pool, Relu
 from celosia_spec.isa.array import Array
 from stream import rtl
 from stream.compared import compare, same
+from stream.networks import Quiet
 
 
 @pytest.fixture(scope="module", params=list(rtl.MACHINES)[:3])
@@ -67,24 +68,6 @@ def test_a_wide_input(machine, unsigned, groups):
                      low_bits=array.activation_bits - 1, unsigned_input=unsigned)
     assert [node.name for node in graph.nodes] == ["a.low", "a", "b"]
     check(machine, graph, rng.uniform(-(not unsigned), 1, (3, 6, 5)).astype(np.float32))
-
-
-class Quiet(torch.nn.Module):
-    """Maps that a nearly silent branch is added to, one that is silent, and one that is loud; the
-    picture itself is read beside a loud operand."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.layers = torch.nn.ModuleList(
-            torch.nn.Conv2d(4, 4, 3, padding=1) for _ in range(5))
-
-    def forward(self, x):
-        first, a, b, c, last = self.layers
-        y = first(x) + 40 * a(torch.relu(b(x) - 50) + x)
-        y = y + torch.relu(2.0 ** -11 * b(y))
-        y = y + torch.relu(c(y) - 2000)
-        return last(y) + 2.0 ** -9 * y
 
 
 @pytest.mark.parametrize("exponents", ["dynamic", "static"])
