@@ -31,14 +31,14 @@ def expected_exponents(graph: Graph, least_deviation: float = 0.0,
     least_deviation : of the inputs; a network whose biases are small does not tell it.
     least           : the smallest exponent.
     """
-    channels = graph.input_map[0]
+    channels, shapes = graph.input_map[0], graph.shapes
     deviation = max(least_deviation, _input_deviation(graph))
     means = {graph.input: np.zeros(channels)}
     variances = {graph.input: np.full(channels, deviation**2)}
     exponents = {graph.input: _exponent(means[graph.input], variances[graph.input], least)}
     for node in graph.nodes:
         assert isinstance(node, Conv), f"{node.name}: only optimised graphs have an expectation"
-        mean, variance = _sums(node, means, variances)
+        mean, variance = _sums(node, means, variances, shapes[node.input][1:])
         low, high = node.epilogue.activation.bounds
         exponents[node.name] = _exponent(mean if low == 0 else np.abs(mean), variance, least, high)
         if (low, high) != (-math.inf, math.inf):
@@ -66,18 +66,22 @@ def _input_deviation(graph: Graph) -> float:
     return float(np.median(ratios)) if ratios else 1.0
 
 
-def _sums(node: Conv, means: dict[str, np.ndarray],
-          variances: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and variance of a node's rows, bias and residual operand included."""
+def _sums(node: Conv, means: dict[str, np.ndarray], variances: dict[str, np.ndarray],
+          size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and variance of a node's rows, bias and residual operand included.
+
+    size : of the map that it reads; of a larger kernel so many elements lie in it at a time.
+    """
     mean, variance = np.empty((2, len(node.weight)))
+    share = math.prod(min(1.0, own / wide) for own, wide in zip(size, node.kernel, strict=True))
     group = np.arange(len(mean)) // (len(mean) // node.groups)
     read_mean, read_variance = (np.concatenate([of[name] for name in node.read])
                                 for of in (means, variances))
     for part in row_parts(len(mean), node.weight[0].size):
         weight, own = node.weight[part], group[part]
-        mean[part] = _product(weight.sum(axis=(2, 3)), read_mean, own, node.groups)
-        variance[part] = _product(np.square(weight).sum(axis=(2, 3)), read_variance, own,
-                                  node.groups)
+        mean[part] = share * _product(weight.sum(axis=(2, 3)), read_mean, own, node.groups)
+        variance[part] = share * _product(np.square(weight).sum(axis=(2, 3)), read_variance, own,
+                                          node.groups)
     if node.bias is not None:
         mean = mean + node.bias
     if (add := node.epilogue.add) is not None:

@@ -5,11 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from celosia_spec.faint_rows import bias_minima, unit_minima
-from celosia_spec.isa.numbers import EXPONENT_MIN
+from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN
 from celosia_spec.qgraph import QGraph, QNode, static_exponent
 
 SPARE_BITS = 1
 """Bits that must be left between what is expected and what would be lost."""
+
+_LOUDER = 8
+"""Bits by which inputs may be larger than usual: pictures of 0 to 255."""
 
 _TOLD = 3
 """Layers that are told one by one."""
@@ -19,20 +22,20 @@ _Loss = tuple[int, str]
 
 
 def shortfalls(graph: QGraph, expected: Mapping[str, int] | None) -> tuple[str, ...]:
-    """Return what the accumulators of a graph cost: one line at most, mostly none.
+    """Return what the accumulators of a graph cost: two lines at most, mostly none.
 
     expected : the exponents that tensors are likely to have, by name; None where the graph's
                exponents are static, which are known.
 
     A tensor loses bits where its smallest exponent lies above those that occur. One that is read at
     a larger one, so that a residual operand has room in the sums, loses none that count (numerics,
-    section 5).
+    section 5); but no exponent is above `EXPONENT_MAX`, and operands that want one are cut.
     """
     spare, source = (0, "calibrated") if expected is None else (SPARE_BITS, "expected")
     likely = dict(expected) if expected is not None else {
         name: static_exponent(graph.tensors, name) or 0 for name in graph.tensors}
-    found = _held(graph, likely, spare, source)
-    return (_worst(found),) if found else ()
+    losses = (_held(graph, likely, spare, source), _cut(graph, likely, spare, source))
+    return tuple(_worst(found) for found in losses if found)
 
 
 def narrowed(bits: Mapping[str, np.ndarray], weight_bits: int, width: int) -> tuple[str, ...]:
@@ -71,6 +74,19 @@ def _held(graph: QGraph, likely: Mapping[str, int], spare: int, source: str) -> 
             found[read] = (lost, f"the {what} of row {row} of {node.name} holds {read} at "
                                  f"exponents of {least} and more, where about {usual} is {source}")
     return list(found.values())
+
+
+def _cut(graph: QGraph, likely: Mapping[str, int], spare: int, source: str) -> list[_Loss]:
+    """Return the residual operands that want a larger exponent of what a node reads than there is,
+    if they are so much larger than usual as inputs may be."""
+    found = []
+    for node in graph.nodes:
+        add, most = node.epilogue.add or "", EXPONENT_MAX + (node.room or 0)
+        if node.room is not None and (lost := likely[add] + spare * _LOUDER - most) > 0:
+            found.append((lost, f"row {int(node.sw.argmin())} of {node.name}, whose weights are "
+                                f"small, cuts {add}, which is added to it, from 2^{most + 1} on, "
+                                f"and numbers up to about 2^{likely[add] + 1} are {source}"))
+    return found
 
 
 def _likely_read(node: QNode, likely: Mapping[str, int]) -> int:

@@ -77,3 +77,15 @@ def test_what_is_refused(moved) -> None:
     net = Net(lambda net, y, x: (net.one(y), moved(net.up(y))))
     with pytest.raises(CompileError, match="return maps of one size, or vectors"):
         celosia.compile(net.eval(), (1, 3, 6, 8))
+
+
+@pytest.mark.parametrize("parts", [
+    lambda y: (y[:, :2], y[:, 2:]), lambda y: tuple(y.unbind(1)),
+    lambda y: (y[:, :2].flatten(1), torch.sigmoid(y[:, 2:]))])
+def test_parts_of_an_enlarged_map_beside_another_are_refused(parts) -> None:
+    """They are whole alone."""
+    with pytest.raises(CompileError, match="return maps of one size, or vectors"):
+        celosia.compile(Net(lambda net, y, x: (*parts(net.up(y)), net.one(y))).eval(),
+                        (1, 3, 6, 8))
+    whole = celosia.compile(Net(lambda net, y, x: (net.up(y), net.one(y))).eval(), (1, 3, 6, 8))
+    assert [output.shape for output in whole.outputs] == [(12, 3, 4), (2, 3, 4)]

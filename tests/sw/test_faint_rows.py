@@ -314,13 +314,28 @@ def test_a_faint_row_keeps_its_residual_operand(faint: float, bias: bool) -> Non
 @pytest.mark.parametrize("faint", [1e-3, 1e-6])
 def test_a_faint_branch_takes_wider_accumulators_for_its_biases(faint: float) -> None:
     """No row of it is ordinary, so there is nothing to raise them to. That it is read coarsely, so
-    that its operand has room, is less than what comes out is rounded by."""
+    that its operand has room, is less than what comes out is rounded by; but where an operand that
+    is 2^8 as large as usual would want an exponent that there is not, that is a reason, too."""
     x = images((8, 4, 4))
     graph = quantise(block(faint))
     assert graph.acc_bits == 32
-    assert [told.partition(" of row")[0] for told in graph.remarks] == [
-        "32-bit accumulators, because the bias"]
+    row = int(quantise(block(faint), acc_bits=24).nodes[1].sw.argmin())
+    reasons = [told.partition("32-bit accumulators, because ")[2] for told in graph.remarks]
+    assert [reason.split(" holds ")[0].split(", whose")[0] for reason in reasons] == [
+        "the bias of row 1 of b", *([f"row {row} of b"] if faint == 1e-6 else [])]
     assert noise(block(faint), x) > noise(block(1.0), x) - 3
+
+
+def test_an_operand_that_is_cut_all_the_same_is_told_of() -> None:
+    graph, x = block(1e-4, False), 300 * images((8, 4, 4))
+    narrow = quantise(graph, acc_bits=24)
+    most = 16 + narrow.nodes[1].room
+    assert narrow.remarks[0].startswith(
+        f"row {int(narrow.nodes[1].sw.argmin())} of b, whose weights are small, cuts x, which is "
+        f"added to it, from 2^{most} on, and numbers up to about ")
+    assert np.abs(x).max() > 2.0**most
+    assert noise(graph, x, acc_bits=24) < 20 < 30 < noise(graph, x)
+    assert quantise(graph).acc_bits == 32
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0**-4, 2.0**-9, np.where(np.arange(8) % 2, 0.15, 1.0)])

@@ -7,6 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import celosia
+from celosia.compiler import Compiler
+from celosia.expected import expected_exponents
 from celosia_spec.errors import CompileError
 
 
@@ -88,3 +90,14 @@ def test_other_axes_are_refused() -> None:
     net(torch.zeros(1, 3, 6, 6))
     with pytest.raises(CompileError, match="give both the same number of axes"):
         celosia.compile(net.eval(), (1, 3, 6, 6))
+
+
+def test_what_is_spread_is_expected_to_be_as_large_as_what_it_is_of() -> None:
+    net = Net(lambda a, b, c, v: torch.cat([a, v.expand(-1, -1, 9, 12)], 1))
+    net(torch.zeros(1, 3, 9, 12))
+    graph = Compiler().graph(net.eval(), (1, 3, 9, 12))
+    expected = expected_exponents(graph)
+    first, *others = [node.name for node in graph.nodes if node.fixed]
+    vector = next(node.input for node in graph.nodes if node.name == first)
+    assert graph.shapes[others[-1]] == (4, 9, 12)
+    assert {expected[name] for name in (first, *others)} == {expected[vector]}

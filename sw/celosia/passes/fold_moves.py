@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import accumulate
 
 import numpy as np
 
@@ -88,11 +89,15 @@ class _State:
         phases of each together."""
         if not (move.index.ravel() == np.arange(move.index.size)).all():
             return graph
-        names, begins, first = [], {}, 0
-        for name in move.inputs:
-            phases, begins[first] = self._view(name).phases, name
-            names.append(name if phases == (1, 1) else self._stored(name, phases))
-            first += math.prod(self.seen[name])
+        sizes = [math.prod(self.seen[name]) for name in move.inputs]
+        begins = dict(zip(accumulate(sizes, initial=0), move.inputs, strict=False))
+        whole = {(first, math.prod(self.seen[name])) for first, name in begins.items()}
+        enlarged = [self._view(name).phases != (1, 1) for name in move.inputs]
+        if any(enlarged) and any((output.first, math.prod(output.shape)) not in whole
+                                 for output in graph.returns):
+            return graph                # parts of them
+        names = [self._stored(name, self._view(name).phases) if larger else name
+                 for name, larger in zip(move.inputs, enlarged, strict=True)]
         returns = []
         for output in graph.returns:
             name = begins.get(output.first, "")
