@@ -38,8 +38,9 @@ class Run:
 
 
 def noisy(array: Array) -> stream_machine.State:
-    """Return the machine of words, with noise in main memory."""
-    return stream_machine.State(array, np.random.default_rng(3).integers(
+    """Return the machine of words, with noise in main memory: no element whose significand is 0, as
+    zeros have the smallest exponent."""
+    return stream_machine.State(array, 1 | np.random.default_rng(3).integers(
         0, 1 << 16, array.main_words * 4))
 
 
