@@ -32,7 +32,8 @@ def output_remarks(graph: Graph, *, calibrated: bool) -> tuple[str, ...]:
 
 
 def faint_outputs(graph: Graph, program: Program, samples: np.ndarray) -> tuple[str, ...]:
-    """Return a line for each output that has less than `LEAST` of what the float graph computes.
+    """Return a line for each output that has less than `LEAST` of what the float graph computes,
+    the worst few of them.
 
     samples : calibration inputs (N, *input_shape), of which some are looked at.
     """
@@ -44,6 +45,8 @@ def faint_outputs(graph: Graph, program: Program, samples: np.ndarray) -> tuple[
         values_of(program.graph, samples), float_values.outputs(graph, samples)))
     ratios = {output.name: decibels_of(output.part(made), output.part(wanted))
               for output in graph.outputs}
+    faint = {name: ratio for name, ratio in ratios.items() if ratio < LEAST}
+    worst = sorted(faint, key=faint.__getitem__)[:_TOLD]
     return tuple(f"output {name}: {ratio:.1f} dB of signal to noise on the calibration inputs; "
                  f"`celosia compare --against float` tells which layer loses it"
-                 for name, ratio in ratios.items() if ratio < LEAST)
+                 for name, ratio in faint.items() if name in worst)

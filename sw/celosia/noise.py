@@ -17,6 +17,7 @@ from celosia.compiler import Compiler
 from celosia.float_values import Completion, Tensors, completion, weights_of
 from celosia.graph import Conv, Graph
 from celosia.original import as_imported, has_pieces
+from celosia.passes.wide_input import with_low_parts
 from celosia_spec.errors import CelosiaError, refusals
 from celosia_spec.qgraph import QGraph, low_sums
 
@@ -183,10 +184,13 @@ def other_weights(graph: Graph, quantised: QGraph) -> Iterator[str]:
     graph has rounded."""
     bits = {name: quantised.tensors[name].larger[:, 0, 0]
             - np.array(graph.raised.get(name, (0,))) for name in graph.shapes}
+    graph = with_low_parts(graph, low := quantised.tensors[graph.input].low)
+    if low and bits[graph.input].size > 1:
+        bits[graph.input] = np.repeat(bits[graph.input], 2)
     layers = {node.name: node for node in graph.nodes if isinstance(node, Conv)}
     for node in quantised.nodes:
         layer = layers.get(node.name)
-        if layer is None or quantised.tensors[node.input].low:
+        if layer is None or node.name in low_sums(quantised):
             continue
         read = np.concatenate([np.broadcast_to(bits[name], graph.shapes[name][:1])
                                for name in layer.read])

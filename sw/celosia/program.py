@@ -1,6 +1,6 @@
 """A program as users have it: it prints, a notebook shows it, and it writes its file."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +113,10 @@ class Program(Compiled):
         the image of flash, if the array has one; where maps lie, and their exponents."""
         program = self.program
         entries = network_entries(
-            program.source, target=self.target, array=program.array,
-            array_hash=program.array.hash, exponents=self.exponents, host=self.host,
-            returns=self.returns, takes=self.takes, preprocessing=self.preprocessing)
+            replace(program.source, remarks=self.graph.remarks), target=self.target,
+            array=program.array, array_hash=program.array.hash, exponents=self.exponents,
+            host=self.host, returns=self.returns, takes=self.takes,
+            preprocessing=self.preprocessing)
         manifest = entries | {
             "list": program.list_at, "slots": program.slots,
             "reads": program.reads,

@@ -177,9 +177,11 @@ def test_weights_that_are_the_models_are_known(options: dict) -> None:
                               **options)
     joined = np.concatenate(samples, axis=1) if given else samples
     assert against_float(program, model, joined[:2]).others == ()
-    layer = model.c if given else model[2]
-    layer.weight.data[0, 0] += 0.2
-    assert len(against_float(program, model, joined[:2]).others) == 1
+    for layer in (model.c, model.d) if given else (model[2], model[0]):
+        before = layer.weight.data.clone()
+        layer.weight.data[0, 0] += 0.2
+        assert len(against_float(program, model, joined[:2]).others) == 1
+        layer.weight.data = before
 
 
 @pytest.mark.parametrize(("model", "words"), [

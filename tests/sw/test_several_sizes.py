@@ -106,7 +106,7 @@ def test_sizes_that_were_only_estimated_are_told_of() -> None:
         "weights: give calibration inputs if one is much smaller than another",)
 
 
-def test_an_output_that_loses_much_is_told_of() -> None:
+def test_an_output_that_loses_much_is_told_of(tmp_path: Path) -> None:
     """A ReLU6 keeps every tensor from being made larger."""
     torch.manual_seed(2)
     model = One(lambda a, e, x: (F.relu6(a(x)), 0.002 * e(x)), biased(30),
@@ -120,6 +120,8 @@ def test_an_output_that_loses_much_is_told_of() -> None:
         " dB of signal to noise on the calibration inputs; `celosia compare --against float` tells "
         "which layer loses it")
     assert abs(float(told.split()[2]) - second) < 3
+    program.save(tmp_path / "net.celo")
+    assert celosia.load(tmp_path / "net.celo").remarks == program.remarks
     compiler = Compiler(target=TARGET)
     graph = compiler.graph(model, x)
     assert len(faint_outputs(graph, program, x)) == 1

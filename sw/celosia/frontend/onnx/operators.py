@@ -55,7 +55,9 @@ def reduced(node: Node) -> nn.Module:
         "ReduceMean": torch.mean, "ReduceMax": torch.amax, "ReduceSum": torch.sum}[
             node.proto.op_type]
     axes = node.setting(1, "axes", None)
-    if axes is None:
+    if axes is None or len(axes) == 0:
+        if node.attribute("noop_with_empty_axes", 0):
+            return nn.Identity()
         raise node.refuse("it takes all axes, the batch among them", "name the axes")
     keep = bool(node.attribute("keepdims", 1))
     return First(lambda x: function(x, tuple(axes), keepdim=keep))
