@@ -139,7 +139,9 @@ def _run_chunk(graph: QGraph, weights: list[Weights], m: np.ndarray, exponents: 
     last = {name: at for at, node in enumerate(graph.nodes)
             for name in (*node.inputs, node.epilogue.add) if name is not None}
     rounded = {name for node in graph.nodes if node.rounds for name in node.inputs}
-    exact = {graph.input: given(graph, m, exponents)}
+    exact: dict[str, Sums] = {}
+    if graph.input in rounded:
+        exact[graph.input] = given(graph, m, exponents)
     readings: dict[str, Reading] = {}
     for at, (node, operand) in enumerate(zip(graph.nodes, weights, strict=True)):
         if node.rounds:

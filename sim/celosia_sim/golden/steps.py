@@ -6,14 +6,7 @@ import numpy as np
 
 from celosia_sim.golden.clipped import Clipped
 from celosia_sim.golden.linear import weight_operand
-from celosia_sim.golden.model import (
-    Reading,
-    Sums,
-    given,
-    node_sums,
-    quantise_input,
-    reading,
-)
+from celosia_sim.golden.model import Reading, Sums, given, node_sums, quantise_input, reading
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.steps import Ring, View, stored_name
 
@@ -69,7 +62,9 @@ class GoldenSteps:
         graph = self.graph
         m, exponents = quantise_input(graph, x[None])
         stored, blocks = {graph.input: m}, {graph.input: exponents}
-        exact = {graph.input: self._push_sums(graph.input, given(graph, m, exponents))}
+        exact: dict[str, Sums] = {}
+        if graph.input in self._rounded:
+            exact[graph.input] = self._push_sums(graph.input, given(graph, m, exponents))
         clipped = Clipped(graph, 1)
         _push(self.rings, graph.input, m)
         for node, weights in zip(graph.nodes, self._weights, strict=True):

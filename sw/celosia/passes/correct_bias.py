@@ -8,14 +8,7 @@ import numpy as np
 from celosia.float_values import values
 from celosia.graph import Conv, Graph
 from celosia_sim.golden.linear import weight_operand
-from celosia_sim.golden.model import (
-    Reading,
-    Sums,
-    given,
-    node_sums,
-    quantise_input,
-    reading,
-)
+from celosia_sim.golden.model import Reading, Sums, given, node_sums, quantise_input, reading
 from celosia_spec.block import Format, block_exponents
 from celosia_spec.epilogue import Epilogue
 from celosia_spec.isa.numbers import EXPONENT_MAX, OUTPUT_BITS
