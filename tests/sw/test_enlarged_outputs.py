@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import celosia
+from celosia import noise
 from celosia_spec.errors import CompileError
 
 
@@ -61,6 +62,51 @@ def test_outputs_are_those_of_torch(name: str, size: tuple[int, int], tmp_path: 
             assert found.shape == value.shape
             noise = np.square(found - value.numpy()).sum()
             assert 10 * np.log10(np.square(value.numpy()).sum() / noise) > 25
+
+
+SMALL = {
+    "enlarged": lambda net, y, x: (net.one(y), 0.01 * net.up(y)),
+    "beside an enlarged one": lambda net, y, x: (net.up(y), 0.01 * net.one(y)),
+    "nearest": lambda net, y, x: (net.one(y), 0.01 * large(net.other(y))),
+    "flattened": lambda net, y, x: (net.one(y).flatten(1), F.relu(0.01 * net.up(y))),
+    "read once more": lambda net, y, x: (u := 0.01 * net.skip(x), 200 * net.other(
+        F.relu(u)), net.up(y)),
+    "a sum": lambda net, y, x: (net.one(y), 0.01 * (net.up(y) + x)),
+    "beside bounds": lambda net, y, x: (F.relu6(net.one(y)), 0.01 * net.up(y)),
+    "bounds": lambda net, y, x: (net.up(y), 0.01 * F.relu6(net.one(y))),
+    "of three": lambda net, y, x: {"a": 0.02 * net.one(y), "b": net.up(y), "c": net.other(y) / 500},
+}
+
+
+@pytest.mark.parametrize("exponents", ["dynamic", "static"])
+@pytest.mark.parametrize("name", SMALL)
+def test_small_ones_keep_their_precision(name: str, exponents: str) -> None:
+    net = Net(SMALL[name]).eval()
+    x = np.random.default_rng(0).standard_normal((8, 3, 6, 8)).astype(np.float32)
+    program = celosia.compile(net, (1, 3, 6, 8), target="ulx3s-25f", calibration=x,
+                              exponents=exponents)
+    assert not [remark for remark in program.remarks if "signal to noise" in remark]
+    with torch.no_grad():
+        wanted = net(torch.from_numpy(x))
+    ratios = [10 * np.log10(np.square(value.numpy()).sum() / np.square(
+        found - value.numpy()).sum()) for found, value in zip(
+            celosia.run(program, x).answers.values(),
+            wanted.values() if isinstance(wanted, dict) else wanted, strict=True)]
+    assert min(ratios) > 28
+    against = noise.against_float(program, net, x)
+    assert not against.others and against.layers[-1].ratio > 28
+
+
+def test_small_ones_are_larger_in_training_too() -> None:
+    net = Net(SMALL["enlarged"]).eval()
+    x = np.random.default_rng(0).standard_normal((4, 3, 6, 8)).astype(np.float32)
+    made = celosia.compress.in_format(net, (1, 3, 6, 8), target="ulx3s-25f")
+    answers = celosia.run(made.program(), x).answers
+    for name, found in made(torch.from_numpy(x)).items():
+        assert np.array_equal(found.detach().numpy(), answers[name].astype(np.float32))
+        with torch.no_grad():
+            value = net(torch.from_numpy(x))[int(name)].numpy()
+        assert np.square(answers[name] - value).sum() < np.square(value).sum() / 10**2.8
 
 
 def test_what_the_machine_does_is_the_golden_model() -> None:

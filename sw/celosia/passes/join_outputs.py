@@ -1,5 +1,6 @@
 """Layers whose results are returned together become one layer, which makes the output."""
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -71,11 +72,8 @@ def as_in(output: str, raised: Sequence[int], layers: Collection[str]) -> Sizes:
     """Return what decides as it was decided for a graph with an output, whose channels are larger
     by so many bits, and layers."""
     def sizes(graph: Graph, last: Conv, free: Mapping[str, Conv]) -> Parts:
-        read = np.empty(len(raised), np.int64)
-        read[_order(last)] = raised
-        ends = np.cumsum([graph.shapes[name][0] for name in last.read])
-        bits = {name: int(own[0])
-                for name, own in zip(last.read, np.split(read, ends[:-1]), strict=True)}
+        bits = dict(zip((last.read[at] for at in _sources(last, graph.shapes)), raised,
+                        strict=True))
         return Parts(bits, {}, {name for name in free if name in layers and name != output})
     return sizes
 
@@ -88,7 +86,8 @@ def join_outputs(graph: Graph, sizes: Sizes = estimated) -> Graph:
     mantissas; what is copied was rounded to fewer bits before.
 
     Tensors that are smaller than others are made larger by powers of two, as all share the output's
-    block exponent; the host makes them small again (`Graph.raised`).
+    block exponent; the host makes them small again (`Graph.raised`). So are those that are
+    flattened on the way, which no layer joins.
 
     sizes : what decides by how many, and which layers stay by themselves.
     """
@@ -96,6 +95,8 @@ def join_outputs(graph: Graph, sizes: Sizes = estimated) -> Graph:
     last = made.get(graph.output)
     if not graph.returns or last is None or not _copies(last):
         return graph
+    if last.kernel != (1, 1):
+        return _flattened(graph, last, sizes(graph, last, {}))
     shapes, uses = graph.shapes, graph.uses
     free = {name: made[name] for name in last.read
             if name in made and uses[name] == 1 and _plain(made[name])}
@@ -116,18 +117,48 @@ def join_outputs(graph: Graph, sizes: Sizes = estimated) -> Graph:
             break
     assert node is not None
     node = replace(node, name=_name(graph, last, inlined))
-    raised = np.concatenate([np.full(shapes[name][0], bits[name]) for name in last.read])
     nodes = [other for other in graph.nodes if other.name not in inlined and other is not last]
-    faint = [f"{name}: the network's outputs share one exponent, and it is likely to be 2^{bit} "
-             f"times smaller than another; scale it up in the model, and down on the host"
-             for name, bit in left.items()
+    faint = [_told(name, bit) for name, bit in left.items()
              if bit >= (_FAINT_INLINED if name in inlined else _FAINT_COPIED)]
     return replace(graph, nodes=(*nodes, *copied.values(), node), output=node.name,
                    remarks=(*graph.remarks, *faint), ranges={
                        name: ends for name, ends in graph.ranges.items()
-                       if name not in (*inlined, last.name, node.name)}, raised={
-                       **graph.raised, node.name: tuple(raised[_order(last)].tolist())}
-                   if raised.any() else graph.raised)
+                       if name not in (*inlined, last.name, node.name)},
+                   raised={**graph.raised, **_raised(node.name, last, bits, shapes)})
+
+
+def _flattened(graph: Graph, last: Conv, parts: Parts) -> Graph:
+    """Return the graph with tensors larger that a layer flattens and copies into the output."""
+    shapes, uses = graph.shapes, graph.uses
+    faint = [_told(name, bit) for name, bit in parts.left.items() if bit >= _FAINT_COPIED]
+    own = {node.name: parts.bits[node.name] for node in graph.nodes if isinstance(node, Conv)
+           and parts.bits.get(node.name) and uses[node.name] == 1 and not node.keeps
+           and node.epilogue.add is None and not node.epilogue.activation.clamps}
+    copied = _larger_copies(last, {name: bit for name, bit in parts.bits.items()
+                                   if name not in own}, shapes)
+    read = [copied[name].name if name in copied else name for name in last.read]
+    nodes = [_larger(node, own[node.name]) if isinstance(node, Conv) and node.name in own else node
+             for node in graph.nodes if node is not last]
+    return replace(
+        graph, nodes=(*nodes, *copied.values(), replace(last, input=read[0],
+                                                        others=tuple(read[1:]))),
+        remarks=(*graph.remarks, *faint), ranges={
+            name: (math.ldexp(low, own.get(name, 0)), math.ldexp(high, own.get(name, 0)))
+            for name, (low, high) in graph.ranges.items() if name != last.name},
+        raised={**graph.raised, **{name: (bit,) * shapes[name][0] for name, bit in own.items()},
+                **_raised(last.name, last, parts.bits, shapes)})
+
+
+def _raised(name: str, last: Conv, bits: Mapping[str, int],
+            shapes: Mapping[str, Shape]) -> dict[str, tuple[int, ...]]:
+    """Return by how many bits each channel of the output is larger, by its name; {} if none is."""
+    raised = tuple(bits[last.read[at]] for at in _sources(last, shapes))
+    return {name: raised} if any(raised) else {}
+
+
+def _told(name: str, bits: int) -> str:
+    return (f"{name}: the network's outputs share one exponent, and it is likely to be 2^{bits} "
+            f"times smaller than another; scale it up in the model, and down on the host")
 
 
 def _name(graph: Graph, last: Conv, inlined: Mapping[str, Conv]) -> str:
@@ -141,7 +172,8 @@ def _parts(graph: Graph, last: Conv, free: Mapping[str, Conv], exponents: Mappin
            room: Mapping[str, int]) -> Parts:
     """Decide by the tensors' exponents.   room : bits by which each may become larger."""
     made = {node.name: node for node in graph.nodes if isinstance(node, Conv)}
-    clamped = any(name in made and made[name].epilogue.activation.clamps for name in last.read)
+    clamped = last.kernel == (1, 1) and any(
+        name in made and made[name].epilogue.activation.clamps for name in last.read)
     most = max(exponents[name] for name in last.read)
     smaller = {name: most - exponents[name] for name in last.read}
     bits = {name: min(_MOST_BITS, room[name], bit) for name, bit in smaller.items()}
@@ -177,10 +209,10 @@ def _larger_copies(last: Conv, bits: Mapping[str, int],
 
 
 def _copies(node: Conv) -> bool:
-    """Whether each row of a layer is one channel of what it reads, as it is."""
+    """Whether each row of a layer is one channel of what it reads, or one element of a channel,
+    as it is."""
     one = node.weight != 0
     return (node.epilogue == PLAIN and node.bias is None and node.map is None
-            and node.kernel == (1, 1)
             and node.stride == (1, 1) and not any(node.padding + node.border)
             and bool((node.weight[one] == 1).all() and (one.sum(axis=(1, 2, 3)) == 1).all()))
 
@@ -240,7 +272,14 @@ def _joined(last: Conv, parts: Sequence[Conv], shapes: Mapping[str, Shape],
 
 def _order(last: Conv) -> np.ndarray:
     """Return which channel of what it reads each row of a layer copies, int64 (rows,)."""
-    return np.asarray(full_weight(last)[0][:, :, 0, 0].argmax(axis=1))
+    return np.asarray(full_weight(last)[0].any(axis=(2, 3)).argmax(axis=1))
+
+
+def _sources(last: Conv, shapes: Mapping[str, Shape]) -> list[int]:
+    """Return which of the tensors that it reads each row of a layer copies from."""
+    ends = np.cumsum([shapes[name][0] for name in last.read])
+    found: list[int] = np.searchsorted(ends, _order(last), side="right").tolist()
+    return found
 
 
 def _copy(name: str, source: str, channels: int) -> Conv:
