@@ -70,8 +70,8 @@ def interpret(graph: Graph, x: np.ndarray) -> np.ndarray:
     values = {graph.input: x.reshape(graph.input_map)}
     for node in graph.nodes:
         first = values[node.inputs[0]]
-        shape = node_shape(replace(node, epilogue=Epilogue()) if isinstance(node, Conv) else node,
-                           {name: v.shape for name, v in values.items()})
+        plain = replace(node, epilogue=Epilogue(), map=None) if isinstance(node, Conv) else node
+        shape = node_shape(plain, {name: v.shape for name, v in values.items()})
         result = np.zeros(shape)
         match node:
             case Conv():
@@ -92,6 +92,7 @@ def interpret(graph: Graph, x: np.ndarray) -> np.ndarray:
                 after = node.epilogue
                 result = result if after.add is None else result + values[after.add]
                 result = max_pool(result.clip(*after.activation.bounds), node, after.pool)
+                result = result.reshape(node.map or result.shape)
             case AvgPool():
                 for y, z, window in windows(first, node, shape):
                     result[:, y, z] = window.sum(axis=(1, 2)) / node.divisor

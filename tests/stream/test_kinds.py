@@ -84,6 +84,10 @@ NETWORKS = {
     "decoder": (lambda: nn.Sequential(
         nn.Linear(6, 3 * 5 * 3), nn.ReLU(), nn.Unflatten(1, (3, 5, 3)),
         nn.ConvTranspose2d(3, 4, 4, 2, 1), nn.ReLU(), nn.Conv2d(4, 2, 3)), (6,)),
+    "other axes": (lambda: Function(
+        lambda a, b, c, x: c(F.relu(b(F.relu(a(x)).transpose(2, 3))).flip(2)),
+        nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 3)),
+        (2, 6, 5)),
     "lines": (lines, (3, 64)), "residual lines": (residual_lines, (3, 40)),
     "large pools": (lambda: nn.Sequential(nn.Conv2d(2, 5, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(1)),
                     (2, 10, 10)),

@@ -68,14 +68,15 @@ def compile_graph(model: nn.Module, shape: tuple[int, ...] = SHAPE):
     return Compiler().graph(model, np.zeros(shape, np.float32))
 
 
+MANY = "of a map of 72 x 8 x 8 it moves elements one by one, and 4,096 at most are moved so"
 RELU = "replace it with ReLU and train the model again"
 SAID = "not supported by this machine"
 OUTPUTS = "leave it out of the network and apply it to the outputs on the host"
 INPUTS = "leave it out of the network and apply it to the inputs on the host"
+WIDE = lambda: nn.Conv2d(4, 72, 3, padding=1)
 A_RELU, ALONE = (lambda: between(nn.ReLU())), conv
 MAX_POOL, NORM = (lambda: nn.Sequential(nn.MaxPool2d(3, 2))), (lambda: between(nn.BatchNorm2d(4)))
 MASK, EXPONENTS = torch.ones(8, 8).bool(), torch.tensor([2.0, 3.0, 2.0, 1.0]).view(4, 1, 1)
-TWO = lambda: nn.Sequential(conv(), conv())
 
 REFUSED = {     # what a user brings; the message; the same with the advice taken
     **{f"{layer.__name__} inside": (
@@ -126,12 +127,11 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
                                "inputs; use dim=1, on outputs (1, F) or (1, C, H, W)",
                                lambda: Function(lambda a, x: a(x).softmax(1), head())),
     "softmax inside": (lambda: between(nn.Softmax(1)), f"1 (Softmax): {SAID}; {RELU}", A_RELU),
-    "axes at the start": (lambda: Function(lambda a, x: a(x.transpose(2, 3)), conv()),
-                          f"transpose (transpose): {SAID}; {INPUTS}", lambda: conv(4)),
-    "axes in the middle": (lambda: Function(lambda a, b, x: b(a(x).transpose(2, 3)), conv(),
-                                            conv()),
-                           f"transpose (transpose): {SAID}; {REMEDIES['permute']}",
-                           TWO),
+    "axes in the middle": (lambda: Function(lambda a, b, x: b(a(x).transpose(2, 3)), WIDE(),
+                                            conv(72)),
+                           f"transpose (transpose): {MANY}; {REMEDIES['permute']}",
+                           lambda: Function(lambda a, b, x: b(a(x).transpose(2, 3)), conv(),
+                                            conv())),
     "product": (lambda: Function(lambda a, x: a(x) * x.flatten(1)[:, :8], conv()), "mul (mul): "
                 "shapes (1, 4, 8, 8) and (1, 8) differ in their axes; multiply tensors of one "
                 "number of axes",
@@ -141,8 +141,9 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
         f"1 ({layer.__class__.__name__}): {SAID}; {REMEDIES['group_norm']}",
         NORM)
        for layer in (nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.LocalResponseNorm(2))},
-    "turned over": (lambda: Function(lambda a, b, x: b(a(x).flip(2)), conv(), conv()),
-                    f"flip (flip): {SAID}; {REMEDIES['flip']}", TWO),
+    "turned over": (lambda: Function(lambda a, b, x: b(a(x).flip(2)), WIDE(), conv(72)),
+                    f"flip (flip): {MANY}; {REMEDIES['flip']}",
+                    lambda: Function(lambda a, b, x: b(a(x).flip(2)), conv(), conv())),
     "enlarged smoothly": (lambda: between(nn.Upsample(scale_factor=2, mode="bicubic")),
                           f"1 (Upsample): {SAID}; {REMEDIES['interpolate']}",
                           lambda: between(nn.Upsample(scale_factor=2, mode="bilinear"))),
@@ -159,7 +160,7 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
         "dropout of the forward pass training=self.training",
         lambda: Function(lambda a, x: F.dropout(a(x), training=False), conv())),
     "enlarged and pooled": (
-        lambda: between(nn.Sequential(nn.Upsample(scale_factor=2), nn.MaxPool2d(2))), "1.1 "
+        lambda: nn.Sequential(WIDE(), nn.Upsample(scale_factor=2), nn.MaxPool2d(2)), "2 "
         "(max_pool2d): it pools a map that was enlarged; pool it before, or use a convolution with "
         "a stride", lambda: between(nn.Sequential(nn.Upsample(scale_factor=2),
                                                   nn.Conv2d(4, 4, 2, 2)))),
@@ -168,18 +169,19 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
         "does not divide into the 2 by which its input was enlarged; give it an output that does "
         "(output_padding=1)", lambda: nn.ConvTranspose2d(4, 4, 3, 2, 1, 1)),
     "enlarged, and cut to an odd size": (
-        lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 2)), "1 (conv): its "
+        lambda: nn.Sequential(WIDE(), nn.Upsample(scale_factor=2), nn.Conv2d(72, 4, 2)), "2 "
+        "(conv): its "
         "output of 15 x 15 does not divide into the 2 by which its input was enlarged; pad it so "
         "that it does, or pad it before it is enlarged",
         lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 3, padding=1))),
     "enlarged, padded and added": (
         lambda: Function(lambda a, b, x: a(x) + F.pad(F.interpolate(b(x), scale_factor=2), (1, 0)),
-                         nn.Conv2d(4, 4, (1, 2), padding=(4, 5)), conv()), "add (add): a map of "
+                         nn.Conv2d(4, 72, (1, 2), padding=(4, 5)), WIDE()), "add (add): a map of "
         "16 x 17 does not divide into 2 x 2, by which maps were enlarged; use maps whose size "
         "does", lambda: Function(lambda a, b, x: a(x) + F.interpolate(b(x), scale_factor=2),
                                  nn.ConvTranspose2d(4, 4, 2, 2), conv())),
     "enlarged, padded to an odd size": (
-        lambda: nn.Sequential(nn.ConvTranspose2d(4, 4, 2, 2), nn.ZeroPad2d((1, 0, 2, 1))),
+        lambda: nn.Sequential(nn.ConvTranspose2d(4, 72, 2, 2), nn.ZeroPad2d((1, 0, 2, 1))),
         "1 (pad): a map of 19 x 17 does not divide into 2 x 2, by which maps were enlarged; use "
         "maps whose size does",
         lambda: nn.Sequential(nn.ConvTranspose2d(4, 4, 2, 2), nn.ZeroPad2d((1, 1, 2, 2)))),
@@ -194,21 +196,22 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
         "add a constant for each channel or feature to all of it",
         lambda: Function(lambda a, x: a(torch.cat([x, torch.zeros(1, 1, 8, 8)], 1) + torch.tensor(
             [0.0, 0.0, 0.0, 0.0, 1.0]).view(5, 1, 1)), nn.Conv2d(5, 4, 3))),
-    "joined lines": (lambda: Function(lambda a, x: a(torch.cat([x, a(x)], 2)), conv()),
-                     f"cat (cat): {SAID}; {REMEDIES['cat']}", lambda: Function(
-                         lambda a, x: a(torch.cat([x, x], 1)), conv(8))),
+    "joined lines": (lambda: Function(lambda a, b, x: b(torch.cat([a(x), a(x)], 2)), WIDE(),
+                                      conv(72)),
+                     f"cat (cat): {MANY.replace('72 x 8', '72 x 16')}; {REMEDIES['cat']}",
+                     lambda: Function(lambda a, x: a(torch.cat([x, a(x)], 2)), conv())),
     "zeros reflected": (lambda: nn.Sequential(
-        conv(), nn.ZeroPad2d(1), nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")),
-        f"2 (pad): {SAID}; {REMEDIES['pad']}", lambda: nn.Sequential(
-            conv(), nn.ZeroPad2d(1), nn.Conv2d(4, 4, 3, padding=1))),
+        WIDE(), nn.ZeroPad2d(1), nn.Conv2d(72, 4, 3, padding=1, padding_mode="reflect")),
+        f"2 (pad): {MANY.replace('8 x 8', '12 x 12')}; {REMEDIES['pad']}", lambda: nn.Sequential(
+            conv(), nn.ZeroPad2d(1), nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"))),
     "padded with two": (lambda: Function(lambda a, x: a(F.pad(x, (1, 1), value=2.0)), conv()),
                         "pad (pad): pads [1, 1] with 2; pad height and width with zeros only",
                         lambda: Function(lambda a, x: a(F.pad(x, (1, 1))), conv())),
     "reshaped in the middle": (
-        lambda: Function(lambda a, b, x: b(a(x).reshape(1, 16, 4, 4)), conv(), conv(16)),
-        "reshape (reshape): reshapes (4, 8, 8) to (16, 4, 4); flatten maps into vectors, and make "
-        "maps of vectors only",
-        head),
+        lambda: Function(lambda a, b, x: b(a(x).reshape(1, 64, 9, 8)), WIDE(), conv(64)),
+        "reshape (reshape): of a map of 64 x 9 x 8 it moves elements one by one, and 4,096 at most "
+        "are moved so; flatten maps into vectors, and make maps of vectors only",
+        lambda: Function(lambda a, b, x: b(a(x).reshape(1, 16, 4, 4)), conv(), conv(16))),
     "flattened and not": (
         lambda: Function(lambda a, x: a(x.flatten(1)) + x.flatten(1), nn.Linear(256, 256)),
         "add (add): adds flattened tensors of the shapes (256, 1, 1) and (4, 8, 8); let a linear "
@@ -239,11 +242,6 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
                        "over axes [1, 3] of shape (1, 4, 8, 8) is not supported; take the "
                        "maximum over the axes (2, 3) of a map",
                        lambda: Function(lambda x: x.amax((2, 3)))),
-    "lines of maps": (
-        lambda: Function(lambda a, b, x: b(a(x).flatten(2)), conv(), nn.Conv1d(4, 4, 3)),
-        "layers.1 (conv): works on lines that were maps of shape (4, 8, 8); take the mean or the "
-        "maximum of all of each line, or keep the maps",
-        lambda: Function(lambda a, x: a(x).flatten(2).mean(2), conv())),
     "no statistics": (lambda: nn.Sequential(nn.BatchNorm2d(4, track_running_stats=False)), "0 "
                       "(batch_norm): it takes its statistics from the batch; export the model "
                       "after model.eval(), with track_running_stats=True",
@@ -312,6 +310,13 @@ def checked(model: nn.Module) -> str:
     except CompileError as refusal:
         return str(refusal)
     return "it fits" if report.fits else "it does not fit"
+
+
+def test_what_may_be_done_to_a_large_input_is_advised() -> None:
+    model = Function(lambda a, x: a(x.transpose(2, 3)), conv())
+    with pytest.raises(CompileError, match=rf"^transpose \(transpose\): of a map .*; {INPUTS} "):
+        compile_graph(model, (1, 4, 40, 40))
+    compile_graph(conv(), (1, 4, 40, 40))
 
 
 @functools.cache

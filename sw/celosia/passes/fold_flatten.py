@@ -1,6 +1,7 @@
 """Flatten disappears: a linear layer after it becomes a kernel of the whole input map; and where a
 vector becomes a map, what works on each element of that does so before."""
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -32,10 +33,10 @@ def fold_flatten(graph: Graph) -> Graph:
     """Remove every Reshape, but of vectors that become maps.
 
     After: a Reshape makes a map of a vector, and no activation, normalisation or sum of such is
-    behind it. A linear layer's columns stay in PyTorch's flatten order
-    (c * H + y) * W + x. ReLU, add and one factor for each channel work on the map before it was
-    flattened. The network's input may be reshaped into any map, and the output into anything. Of
-    several reshapes in a row the last one counts.
+    behind it; of a map that becomes another one, a Move does. A linear layer's columns stay in
+    PyTorch's flatten order (c * H + y) * W + x. ReLU, add and one factor for each channel work on
+    the map before it was flattened. The network's input may be reshaped into any map, and the
+    output into anything. Of several reshapes in a row the last one counts.
     """
     graph = _last_ones(graph)
     state = _State({graph.input: graph.input_map})
@@ -104,8 +105,16 @@ class _State:
         elif node.shape[:2] == (shape[0], 1):
             self.lines.add(node.name)
         else:
-            raise CompileError(node.name, "reshape", f"reshapes {shape} to {node.shape}",
-                               "flatten maps into vectors, and make maps of vectors only")
+            self.move(node.name, node.shape)
+
+    def move(self, name: str, shape: Shape) -> None:
+        """Let a tensor that a map stands for be there, of another shape than that."""
+        taken = {node.name for node in self.nodes}
+        made = name if name not in taken else fresh(name, taken)
+        self.nodes.append(Move(
+            name=made, inputs=(self.names[name],), index=np.arange(math.prod(shape)).reshape(shape),
+            operator="reshape", remedy="flatten maps into vectors, and make maps of vectors only"))
+        self.names[name], self.shapes[made] = made, shape
 
     def as_map(self, name: str) -> None:
         """Let the map that a tensor stands for be there."""
@@ -145,8 +154,14 @@ class _State:
         if self.lines.intersection(names):
             if isinstance(node, (Activate, Add, BatchNorm, Curve, Leaky)):
                 self.lines.add(node.name)
+            elif (over := _over_map(node, self.shapes[sources[0]])) is not None:
+                node = over
             else:
-                node = _over_map(node, self.shapes[sources[0]])
+                channels, *size = self.shapes[sources[0]]
+                self.lines.remove(names[0])
+                self.move(names[0], (channels, 1, math.prod(size)))
+                assert not isinstance(node, (Move, Multiply))
+                node = replace(node, input=self.names[names[0]])
         if any(flat) and isinstance(node, Conv):
             node = _whole_map(node, self.shapes[sources[0]])
         elif any(flat) and isinstance(node, (Activate, Add, BatchNorm, Curve, Leaky)):
@@ -161,15 +176,14 @@ class _State:
         self.nodes.append(node)
 
 
-def _over_map(node: Node, shape: Shape) -> Node:
-    """Return a pool over whole lines as one over the maps that these were."""
+def _over_map(node: Node, shape: Shape) -> Node | None:
+    """Return a pool over whole lines as one over the maps that these were; None of another node."""
     size, whole = shape[1:], (1, shape[1] * shape[2])
     if isinstance(node, AvgPool) and (node.window, node.padding) == (whole, (0, 0, 0, 0)):
         return replace(node, window=size, stride=size)
     if isinstance(node, MaxPool) and (node.pool.window, node.padding) == (whole, (0, 0, 0, 0)):
         return replace(node, pool=Pool(window=size, stride=size))
-    raise CompileError(node.name, operator(node), f"works on lines that were maps of shape {shape}",
-                       "take the mean or the maximum of all of each line, or keep the maps")
+    return None
 
 
 def _by_channel(node: BatchNorm | Leaky, shape: Shape) -> BatchNorm | Leaky:

@@ -25,6 +25,12 @@ from celosia_spec.errors import CompileError
 from celosia_spec.host_layers import HostLayer
 from celosia_spec.qgraph import NodeKind
 
+MOST_ROWS = 4096
+"""Most elements that a layer moves one by one, each by a row of its own."""
+
+_MOST_WEIGHTS = 1 << 24
+"""Most places that such rows have weights for: rows times elements of what they read."""
+
 
 def fold_moves(graph: Graph) -> Graph:
     """Let layers read the elements where they lie.
@@ -35,7 +41,7 @@ def fold_moves(graph: Graph) -> Graph:
     interleaved before the network's end, where the host does it. What was joined, split, sliced
     and shuffled along the channels is in the columns of the weights; rows and columns that are left
     out, or taken one in so many, are in stride and kernel. What no layer can read so is chosen by
-    one with weights 1.
+    one with weights 1; where that is no convolution, by one with a row for each element.
 
     After: no Move is left, and no Conv with ``up`` or that cuts off. The network's input is read
     alone.
@@ -72,8 +78,7 @@ class _State:
             graph = self._of_stored_outputs(graph, self.moves[name])
         if name not in self.views and name not in self.moves:
             return replace(graph, nodes=tuple(self.made))
-        phases = self._view(name).phases
-        self._check(name, self.moves[name].operator if name in self.moves else "output", phases)
+        phases = self._dividing(name, self._view(name).phases)
         output = self._stored(name, phases)
         if phases == (1, 1):
             return replace(graph, nodes=tuple(self.made), output=output)
@@ -167,6 +172,9 @@ class _State:
         for axis in range(2):
             own, up, stride = view.axes[axis].phases, node.up[axis], node.stride[axis]
             least = own * up // math.gcd(own * up, stride) if sizes[axis] > 1 else 1
+            if sizes[axis] % least and up == 1 and self._few(node.input):
+                self._conv(replace(node, input=self._one_by_one(node.input)))
+                return
             if sizes[axis] % least:
                 raise CompileError(
                     node.name, node.kind, f"its output of {sizes[0]} x {sizes[1]} does not divide "
@@ -200,6 +208,10 @@ class _State:
             view = replace(around, axes=(lines, columns))
             made = expanded(node, view, self.shapes[name][1:], self._count(view.parts), size,
                             phases)
+        if made is None and self._few(node.input):
+            name = self._one_by_one(node.input)
+            made = expanded(node, self._view(name), self.shapes[name][1:], self.shapes[name][0],
+                            size, phases)
         if made is None:
             raise CompileError(
                 node.name, node.kind, "of a map that was enlarged, lines or columns are to stand "
@@ -209,7 +221,10 @@ class _State:
 
     def _of_all(self, node: Conv) -> None:
         """Add a layer with one position: whatever it reads, each element has a column."""
-        parts, index = self._elements(node.input)
+        self._over(node, *self._elements(node.input))
+
+    def _over(self, node: Conv, parts: tuple[str, ...], index: np.ndarray) -> None:
+        """Add a layer with one position, of elements of some parts."""
         sizes = {self.shapes[part][1:] for part in parts}
         names: list[str] = []
         for size in sorted(sizes):
@@ -255,7 +270,7 @@ class _State:
         """Let what an activation or a pool does be done to each part."""
         view = self._view(node.input)
         if isinstance(node, MaxPool) and not (self._whole(view) and view.phases == (1, 1)):
-            if view.phases != (1, 1):
+            if view.phases != (1, 1) and not self._few(node.input):
                 raise CompileError(node.name, "max_pool2d", "it pools a map that was enlarged",
                                    "pool it before, or use a convolution with a stride")
             self._keep(replace(node, input=self._stored(node.input, (1, 1))))
@@ -275,21 +290,26 @@ class _State:
 
     def _add(self, node: Add) -> None:
         views = [self._view(name) for name in node.inputs]
-        phases = _common(views)
-        self._check(node.name, "add", phases)
+        phases = self._dividing(node.name, _common(views), node.inputs)
         left, right = (self._stored(name, phases) for name in node.inputs)
         self._keep(replace(node, left=left, right=right))
         if phases != (1, 1):
             count, height, width = self.seen[node.name]
             self.views[node.name] = seen_as(node.name, count, (height, width), phases)
 
-    def _check(self, name: str, operator: str, phases: tuple[int, int]) -> None:
-        """CompileError unless a tensor's size divides into phases."""
+    def _dividing(self, name: str, phases: tuple[int, int], read: tuple[str, ...] = ()
+                  ) -> tuple[int, int]:
+        """Return phases into which a tensor's size divides: where it does not, none, if what is
+        read for it can be moved one by one; else CompileError."""
         _, height, width = self.seen[name]
-        if height % phases[0] or width % phases[1]:
-            raise CompileError(name, operator, f"a map of {height} x {width} does not divide into "
-                               f"{phases[0]} x {phases[1]}, by which maps were enlarged",
-                               "use maps whose size does")
+        if height % phases[0] == width % phases[1] == 0:
+            return phases
+        if all(map(self._few, read or (name,))):
+            return 1, 1
+        operator = self.moves[name].operator if name in self.moves else "add" if read else "output"
+        raise CompileError(name, operator, f"a map of {height} x {width} does not divide into "
+                           f"{phases[0]} x {phases[1]}, by which maps were enlarged",
+                           "use maps whose size does")
 
     # Where elements lie
 
@@ -297,23 +317,25 @@ class _State:
         """Return where a tensor's elements lie; CompileError where the machine cannot read them so.
         """
         if name not in self.views and name in self.moves:
-            self.views[name] = self._moved(self.moves[name])
+            view = self._moved(self.moves[name])
+            if view is None:
+                self._one_by_one(name)
+            else:
+                self.views[name] = view
         if name in self.views:
             return self.views[name]
         channels, height, width = self.shapes[name]
         return seen_as(name, channels, (height, width), (1, 1))
 
-    def _moved(self, move: Move) -> View:
-        """Return a move's view: of one input for each channel."""
-        refusal = CompileError(move.name, move.operator, "not supported by this machine",
-                               move.remedy)
+    def _moved(self, move: Move) -> View | None:
+        """Return a move's view, of one input for each channel; None where it has none."""
         sizes = [math.prod(self.seen[name]) for name in move.inputs]
         ends = np.cumsum(sizes)
         owners = np.where(move.index < 0, -1, np.searchsorted(ends, move.index, side="right"))
         owners = owners.reshape(len(owners), -1)
         owner = owners.max(axis=1)
         if ((owners != owner[:, None]) & (owners >= 0)).any():
-            raise refusal
+            return None
         views, rows = [], []
         for number in sorted(set(owner.tolist()) - {-1}):
             source, first = move.inputs[number], int(ends[number]) - sizes[number]
@@ -322,15 +344,16 @@ class _State:
             view = (View.found(index[own], self.seen[source], self._view(source))
                     or self._of_input(index[own], source))
             if view is None:
-                raise refusal
+                return None
             views.append(view)
             rows.append(own)
         if not views:
-            raise refusal
+            return None
         sizes_stored = {self.shapes[part][1:] for view in views for part in view.parts}
         if len({view.axes for view in views}) > 1 or len(sizes_stored) > 1:
             phases = _common(views)
-            self._check(move.name, move.operator, phases)
+            if self._dividing(move.name, phases) != phases:
+                return None
             views = [self._phased(view, move.name, phases) for view in views]
         parts: list[str] = []
         table = np.full((len(owner), *views[0].phases), -1)
@@ -403,9 +426,40 @@ class _State:
         if (view.phases == phases and self._whole(view) and len(view.parts) == 1
                 and self._count(view.parts) == view.table.size and (view.table == table).all()):
             return view.parts[0]
+        if view.phases != phases == (1, 1):
+            return self._one_by_one(name)
         if (name, phases) not in self.kept:
             self.kept[name, phases] = self._identity(view, name, phases)
         return self.kept[name, phases]
+
+    def _few(self, name: str) -> bool:
+        """Whether a layer can move the elements of a tensor one by one."""
+        parts, index = self._elements(name)
+        read = sum(math.prod(self.shapes[part]) for part in parts)
+        return index.size <= MOST_ROWS and index.size * read <= _MOST_WEIGHTS
+
+    def _one_by_one(self, name: str) -> str:
+        """Return the stored map that has a tensor's elements, each made by a row of its own;
+        CompileError where these are too many."""
+        key = "elements", name
+        if key in self.kept:
+            return self.kept[key]
+        shape = self.seen[name]
+        if not self._few(name):
+            move = self.moves[name]
+            raise CompileError(
+                move.name, move.operator, f"of a map of {' x '.join(map(str, shape))} it moves "
+                f"elements one by one, and {MOST_ROWS:,} at most are moved so", move.remedy)
+        parts, index = self._elements(name)
+        chosen = len(parts) == 1 and index.min() >= 0
+        vector = self._fresh(name)
+        weight = np.eye(index.size)[:, :, None, None]
+        self._over(Conv(name=vector, input=name, weight=weight, bias=None, live=weight > 0,
+                        kind=NodeKind.SELECT if chosen else NodeKind.CONV, fixed=True),
+                   parts, index.reshape(-1, 1, 1))
+        self.kept[key] = self._keep(Reshape(name=self._fresh(name), input=vector, shape=shape))
+        self.views[name] = seen_as(self.kept[key], shape[0], shape[1:], (1, 1))
+        return self.kept[key]
 
     def _identity(self, view: View, name: str, phases: tuple[int, int]) -> str:
         """Add a layer that stores a view in phases."""

@@ -247,7 +247,9 @@ def over_elements(node: Conv, index: np.ndarray, parts: Sequence[str], own: Sequ
     kept = np.flatnonzero(column >= 0)
     weight, live = np.zeros((rows, count)), np.zeros((rows, count), bool)
     values = node.weight.reshape(rows, -1)[:, kept]
-    _scatter(weight, live, column[kept], values, np.ones(values.shape, bool))
+    which = (np.ones(values.shape, bool) if node.live is None else
+             node.live.reshape(rows, -1)[:, kept])
+    _scatter(weight, live, column[kept], values, which)
     shape = rows, sum(shapes[part][0] for part in own), *shapes[own[0]][1:]
     return _narrow(replace(
         node, weight=weight.reshape(shape), live=live.reshape(shape), stride=(1, 1),
