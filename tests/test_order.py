@@ -158,10 +158,10 @@ ORDER = {
     """,
     "celosia": """
         calibration, densify, doctor_check, errors, evaluate, exits, extras, grids, pieces, reading
-        shortfalls, show, uncollected
+        show, uncollected
         graph
         float_values, graph_text, range_exponents, spread, weight_matrix
-        beside_float, closest_exponents, expected, input_scales, operand_room
+        beside_float, closest_exponents, expected, input_scales, operand_room, shortfalls
         datasets, doctor_boards, modelfile, passes
         bands, frontend, labels, models, original
         products, program, zoo

@@ -12,6 +12,9 @@ from celosia_spec.inputs import as_array
 from celosia_spec.isa.numbers import EXPONENT_MAX
 from celosia_spec.network_inputs import Input, joined
 
+MOST_INPUTS = 16
+"""Of them, as many tell how large the tensors of a network are, and how right its outputs."""
+
 
 def known_early(x: Any) -> bool:
     """Whether calibration inputs are of one input for sure: those of several may be in a tuple."""

@@ -8,9 +8,8 @@ import numpy as np
 
 from celosia import float_values
 from celosia.accuracy import decibels_of, values_of
-from celosia.calibration import spread
+from celosia.calibration import MOST_INPUTS, spread
 from celosia.graph import Graph
-from celosia.passes.join_outputs import MOST_INPUTS
 
 if TYPE_CHECKING:
     from celosia.program import Program

@@ -4,11 +4,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from celosia import float_values
-from celosia.calibration import spread
+from celosia.calibration import MOST_INPUTS, spread
 from celosia.expected import USUAL_DEVIATION, expected_exponents
+from celosia.float_values import largest
 from celosia.graph import Conv, Graph
-from celosia.passes.join_outputs import MOST_INPUTS
 from celosia_spec.block import floor_log2
 from celosia_spec.isa.numbers import EXPONENT_MIN, OUTPUT_BITS
 
@@ -26,7 +25,8 @@ def faint_tensors(graph: Graph, samples: np.ndarray | None, bits: int) -> tuple[
               expected of usual inputs counts.
     """
     found = (expected_exponents(graph, USUAL_DEVIATION, _LEAST) if samples is None
-             else _measured(graph, samples))
+             else {name: int(floor_log2(np.array(most))) for name, most in largest(
+                 graph, spread(samples, MOST_INPUTS)).items()})
     faint = [(what, exponent, lost) for what, exponent, lost in _lost(graph, found, bits)
              if lost > 0 and exponent > _LEAST]
     if not faint:
@@ -54,12 +54,3 @@ def _lost(graph: Graph, found: Mapping[str, int], bits: int) -> Iterator[tuple[s
         exponent = int(floor_log2(np.abs(node.weight).max()))
         if node.epilogue.add is None or found.get(node.epilogue.add, _LEAST) < EXPONENT_MIN:
             yield f"weights of {node.name}", exponent, EXPONENT_MIN - exponent
-
-
-def _measured(graph: Graph, samples: np.ndarray) -> dict[str, int]:
-    """Return floor(log2) of the largest number of each tensor."""
-    largest = dict.fromkeys(graph.shapes, 0.0)
-    for stored, _ in float_values.values(graph, spread(samples, MOST_INPUTS)):
-        for name, values in stored.items():
-            largest[name] = max(largest[name], float(np.abs(values).max()))
-    return {name: int(floor_log2(np.array(value))) for name, value in largest.items()}

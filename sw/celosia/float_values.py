@@ -25,6 +25,15 @@ def values(graph: Graph, x: np.ndarray) -> Iterator[tuple[Tensors, Tensors]]:
         yield computed({graph.input: image.reshape(graph.input_map)})
 
 
+def largest(graph: Graph, x: np.ndarray) -> dict[str, float]:
+    """Return the largest absolute value of each tensor, over inputs (N, *input_shape)."""
+    found = dict.fromkeys(graph.shapes, 0.0)
+    for stored, _ in values(graph, x):
+        for name, value in stored.items():
+            found[name] = max(found[name], float(np.abs(value).max()))
+    return found
+
+
 def completion(graph: Graph) -> Completion:
     """Return a function that takes some tensors of an input, the network's input among them. It
     returns all tensors, and the sums of those nodes whose tensors it was not given."""

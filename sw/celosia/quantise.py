@@ -2,22 +2,25 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
-from celosia.calibration import check_calibration
+from celosia.beside_float import decibels, energies
+from celosia.calibration import MOST_INPUTS, check_calibration, spread
 from celosia.closest_exponents import closest_exponents
 from celosia.expected import USUAL_DEVIATION, expected_exponents
+from celosia.float_values import largest
 from celosia.graph import Conv, Graph
 from celosia.graph_text import operator
 from celosia.input_scales import with_larger_input
 from celosia.operand_room import with_room
 from celosia.passes.wide_input import with_low_parts
 from celosia.range_exponents import check_static, range_exponents
-from celosia.shortfalls import narrowed, shortfalls
+from celosia.shortfalls import narrowed, shortfalls, unforeseen
 from celosia.weight_matrix import row_exponents, weight_matrix
 from celosia_sim import golden
-from celosia_spec.block import Format
+from celosia_spec.block import Format, floor_log2
 from celosia_spec.epilogue import DYNAMIC, Dynamic, Kept, Static, check_exponents, rounded
 from celosia_spec.errors import ArgumentError, CompileError, FitError, Need
 from celosia_spec.faint_rows import exponent_minima, input_minima, raised_lsbs
@@ -38,6 +41,9 @@ from celosia_spec.qgraph import (
     row_magnitudes,
 )
 
+_ENOUGH = 40.0
+"""dB of signal to noise for which no wider accumulators are taken."""
+
 SUM_BITS = "bits of a sum"
 """What refused sums need more of."""
 
@@ -53,13 +59,15 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
     """Return the quantised graph of an optimised float graph (``celosia.passes.optimise``).
 
     calibration : (N, *input_shape), taken as float32; needed by static exponents only, of tensors
-                  that have no range (`celosia.range_exponents`).
+                  that have no range (`celosia.range_exponents`). Also tells whether accumulators
+                  are wide enough for dynamic ones.
     exponents   : "dynamic" (found for each image) or "static" (fixed by ranges and calibration).
     weight_bits, activation_bits : mantissa widths L, 4 to 9.
     larger_input : bits by which each channel of the input is made larger (`input_scales`), or ().
     low_bits    : of a wide input (``celosia.passes.wide_input.apart``), below ``activation_bits``.
     acc_bits    : accumulator width W; None takes the narrowest that is proved sufficient and in
-                  which no tensor is expected to lose anything (numerics, section 5).
+                  which no tensor is expected to lose anything, and none loses what calibration
+                  inputs show to count (numerics, section 5).
     widest      : the widest W that None may take. Rows whose sums do not fit it, or a W that is
                   given, are narrowed (numerics, section 3).
     sparse      : False stores the zeros of the weights too (the dense baseline).
@@ -84,16 +92,32 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
     widths = tuple(width for width in ACCUMULATORS
                    if width == acc_bits or (acc_bits is None and width <= widest))
 
+    @cache
+    def seen() -> dict[str, int]:
+        return {} if calibration is None else _seen(graph, larger_input, calibration)
+
     def at(width: int, narrow: bool) -> QGraph:
         found = _at_width(parted, begun, width, formats, multiplied, narrow)
         if exponents == DYNAMIC:
             return found
-        largest = _static(parted, found, calibration)
-        return fixed(found, closest_exponents(graph, found, largest, calibration)
-                     if clipped and calibration is not None else largest)
+        values = _static(parted, found, calibration)
+        return fixed(found, closest_exponents(graph, found, values, calibration)
+                     if clipped and calibration is not None else values)
+
+    def lost(found: QGraph) -> tuple[str, ...]:
+        told = shortfalls(found, usual, None if calibration is None else seen)
+        widest = ACCUMULATORS[-1]
+        if told or usual is None or calibration is None or found.acc_bits == widest:
+            return told
+        told = unforeseen(found, seen)
+        if not told or not _helps(graph, found, at(widest, True), calibration):
+            return ()
+        return told if widest in widths else tuple(
+            f"{line}; a target with {widest}-bit accumulators leaves half of the outputs' noise, "
+            f"or less" for line in told)
 
     try:
-        return _narrowest(at, widths, usual)
+        return _narrowest(at, widths, lost)
     except FitError as refusal:
         if acc_bits not in ACCUMULATORS[:-1]:
             raise
@@ -150,6 +174,28 @@ def _check(exponents: str, weight_bits: int, activation_bits: int, acc_bits: int
                             f"not {acc_bits!r}")
 
 
+def _helps(graph: Graph, narrow: QGraph, wide: QGraph, calibration: np.ndarray) -> bool:
+    """Whether outputs of some calibration inputs have less than `_ENOUGH`, and half of their noise,
+    or less, with wider accumulators."""
+    samples = spread(calibration, MOST_INPUTS)
+    signal, before = energies(graph, narrow, samples)[graph.output]
+    if decibels(signal, before) >= _ENOUGH:
+        return False
+    return bool(before >= 2 * energies(graph, wide, samples)[graph.output][1])
+
+
+def _seen(graph: Graph, larger_input: tuple[int, ...], calibration: np.ndarray) -> dict[str, int]:
+    """Return the exponent of the largest number of each tensor that is not 0 for all of some
+    calibration inputs."""
+    graph = with_larger_input(graph, larger_input)
+    samples = spread(calibration, MOST_INPUTS)
+    if larger_input:
+        samples = np.ldexp(samples.reshape(len(samples), *graph.input_map),
+                           np.reshape(larger_input, (-1, 1, 1)))
+    return {name: int(floor_log2(np.array(most))) for name, most in largest(graph, samples).items()
+            if most}
+
+
 def _layers(graph: Graph) -> list[Conv]:
     layers = []
     for node in graph.nodes:
@@ -200,10 +246,11 @@ def _node(node: Conv, weight_bits: int, sparse: bool) -> QNode:
 
 
 def _narrowest(at: Callable[[int, bool], QGraph], widths: tuple[int, ...],
-               expected: dict[str, int] | None) -> QGraph:
+               lost: Callable[[QGraph], tuple[str, ...]]) -> QGraph:
     """Return the graph at the first of the widths that is enough, or at the last.
 
-    at : the graph at a width, rows narrowed or not; FitError where it is not proved.
+    at   : the graph at a width, rows narrowed or not; FitError where it is not proved.
+    lost : what a graph's width costs.
     """
     wide: tuple[str, ...] = ()
     for width in widths[:-1]:
@@ -211,11 +258,11 @@ def _narrowest(at: Callable[[int, bool], QGraph], widths: tuple[int, ...],
             graph = at(width, False)
         except FitError:
             continue
-        if not (lost := shortfalls(graph, expected)):
+        if not (reasons := lost(graph)):
             return graph
-        wide = tuple(f"{widths[-1]}-bit accumulators, because {reason}" for reason in lost)
+        wide = tuple(f"{widths[-1]}-bit accumulators, because {reason}" for reason in reasons)
     graph = at(widths[-1], True)
-    return replace(graph, remarks=(*graph.remarks, *wide, *shortfalls(graph, expected)))
+    return replace(graph, remarks=(*graph.remarks, *wide, *lost(graph)))
 
 
 def _at_width(graph: Graph, begun: Begun, width: int, formats: Mapping[str, Format],

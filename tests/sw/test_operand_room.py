@@ -149,6 +149,42 @@ def test_quiet_inputs_keep_their_bits() -> None:
     assert ratio(net, x, target="icebreaker") > 1000
 
 
+@pytest.mark.parametrize("scale", [0.01, 0.1])
+def test_a_bias_that_holds_quiet_inputs_is_seen_in_calibration(scale: float) -> None:
+    """By the weights alone inputs are expected to be as large as the bias's room."""
+    net = Net(DEAD["dead branch"])
+    x = scale * RNG(0).standard_normal((6, 4, 5, 5)).astype(np.float32)
+    assert ratio(net, x, target="ulx3s-25f") < 200
+    assert ratio(net, x, target="ulx3s-25f", calibration=x) > 3000
+    wide, narrow = (celosia.compile(net, (1, 4, 5, 5), target=target, calibration=x)
+                    for target in ("ulx3s-25f", "icebreaker"))
+    usual = int(np.floor(np.log2(np.abs(x).max())))
+    told = f"of layer holds x at exponents of 1 and more, where about {usual} is calibrated"
+    assert wide.graph.acc_bits == 32 and narrow.graph.acc_bits == 24
+    assert any(line.startswith("32-bit accumulators, because") and line.endswith(told)
+               for line in wide.remarks)
+    assert any(told in line and "a target with 32-bit accumulators" in line
+               for line in narrow.remarks)
+
+
+SILENT = nn.Conv2d(4, 4, 3, padding=1)
+
+
+@pytest.mark.parametrize(("scale", "exponents", "function"), [
+    (0.01, "dynamic", lambda x, y, z: y + 20),              # the bias is all that counts
+    (1, "dynamic", DEAD["dead branch"]),                    # inputs are large enough
+    (1, "dynamic", lambda x, y, z: x + SILENT(F.relu(y - 20))),
+    (1, "static", lambda x, y, z: x + SILENT(F.relu(y - 20))),
+])
+def test_what_is_no_reason_for_wider_accumulators(scale: float, exponents: str, function) -> None:
+    x = scale * RNG(0).standard_normal((6, 4, 5, 5)).astype(np.float32)
+    program = celosia.compile(Net(function), (1, 4, 5, 5), target="ulx3s-25f", calibration=x,
+                              exponents=exponents)
+    assert program.graph.acc_bits == 24
+    assert not [line for line in program.remarks if "calibrated" in line]
+    assert ratio(Net(function), x, target="ulx3s-25f", calibration=x, exponents=exponents) > 3000
+
+
 @pytest.mark.parametrize("name", ["silu", "gelu", "elu", "mish", "selu", "hardswish"])
 @pytest.mark.parametrize("options", [{}, {"exponents": "static"}, {"activation_bits": 6}])
 @pytest.mark.parametrize("channels", [2, 8])

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from celosia.calibration import spread
+from celosia.calibration import MOST_INPUTS, spread
 from celosia.expected import expected_exponents
-from celosia.float_values import values
+from celosia.float_values import largest
 from celosia.graph import Conv, Graph, Shape, fresh, identity
 from celosia.passes.read_views import full_weight
 from celosia_spec.block import floor_log2
@@ -22,8 +22,6 @@ _FAINT_COPIED, _FAINT_INLINED = 3, 8
 _LEAST_BITS, _MOST_BITS, _MARGIN = 2, 12, 4
 """By so many bits a tensor is made larger, or not at all: how large it is, is not known better. So
 far from the largest exponent all stay."""
-MOST_INPUTS = 16
-"""Calibration inputs that tell how large outputs are, and how right."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +53,9 @@ def measured(samples: np.ndarray) -> Sizes:
     """Return what decides by the largest values for inputs (N, *input_shape). A tensor that is 0
     for all of them counts as large: nothing is known of it."""
     def sizes(graph: Graph, last: Conv, free: Mapping[str, Conv]) -> Parts:
-        largest = dict.fromkeys(graph.shapes, 0.0)
-        for stored, _ in values(graph, spread(samples, MOST_INPUTS)):
-            largest = {name: max(most, float(np.abs(stored[name]).max()))
-                       for name, most in largest.items()}
-        top = max(largest.values()) or 1.0
-        exponents = {name: int(floor_log2(np.array(most or top)))
-                     for name, most in largest.items()}
+        found = largest(graph, spread(samples, MOST_INPUTS))
+        top = max(found.values()) or 1.0
+        exponents = {name: int(floor_log2(np.array(most or top))) for name, most in found.items()}
         room = {name: EXPONENT_MAX - _MARGIN - _weight_exponent(graph, name)
                 for name in last.read}
         return _parts(graph, last, free, exponents, room)

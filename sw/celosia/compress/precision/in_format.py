@@ -79,7 +79,8 @@ def in_format(
     check_static(graph, exponents, calibrated=calibration is not None)
     samples = calibration_array(calibration, graph.takes, graph.input_shape)
     compiler = compiler.of_inputs(samples, preprocessing)
-    return InFormat(graph, compiler, samples, preprocessing, clip=clip)
+    return InFormat(graph, compiler, samples if exponents == STATIC else None, preprocessing,
+                    clip=clip)
 
 
 class InFormat(nn.Module):
