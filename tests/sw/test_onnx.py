@@ -118,6 +118,12 @@ NETWORKS = {
         node("Reshape", ["r", "t"], ["m"]), node("Conv", ["m", "w"], ["y"])],
         (12,), {"v": normal(12, 60), "c": normal(60), "t": np.array([-1, 3, 4, 5]),
                 "w": normal(4, 3, 3, 3)}, 4),
+    "elements that are repeated": ([
+        node("Conv", ["x", "w"], ["a"]), node("ReduceMean", ["a", "i"], ["m"]),
+        node("Expand", ["m", "t"], ["e"]), node("Add", ["a", "e"], ["s"]),
+        node("Tile", ["m", "k"], ["l"]), node("Concat", ["s", "l"], ["y"], axis=1)],
+        (3, 4, 5), {"w": normal(6, 3, 1, 1), "i": np.array([2, 3]), "t": np.array([4, 5]),
+                    "k": np.array([1, 2, 4, 5])}, 4, 18),
     "a pool of the same size, as Keras has it": ([
         node("Conv", ["x", "w"], ["a"]), node("Relu", ["a"], ["r"]),
         node("MaxPool", ["r"], ["m"], kernel_shape=[3, 3], strides=[2, 2],
@@ -166,6 +172,12 @@ EXPORTED = {
     "autoencoder": (lambda: nn.Sequential(
         nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Upsample(scale_factor=2),
         nn.Conv2d(8, 4, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(4, 1, 2, 2)), (1, 8, 8)),
+    "one element for each channel": (lambda: Network(
+        lambda x, first, last: last(F.relu(first(x)).mean((2, 3), keepdim=True).expand(
+            x.shape[0], -1, x.shape[2], 7)), nn.Conv2d(2, 4, 3), nn.Conv2d(4, 3, 3)), (2, 6, 5)),
+    "repeated": (lambda: Network(
+        lambda x, first, last: last(F.relu(first(x)).mean((2, 3), keepdim=True).repeat(1, 2, 3, 7)),
+        nn.Conv2d(2, 4, 3), nn.Conv2d(8, 3, 2)), (2, 6, 5)),
     "vector": (lambda: nn.Sequential(
         nn.Flatten(), nn.Linear(64, 16), nn.Hardsigmoid(), nn.Linear(16, 3), nn.Softmax(1)),
         (1, 8, 8)),
@@ -317,6 +329,11 @@ REFUSED = {
         [node("PRelu", ["x", "s"], ["y"])], (4, 4, 4), {"s": normal(4)}, 4),
     "it makes 4 of one input; export the model with one input instead of a batch": (
         [node("Reshape", ["x", "s"], ["y"])], MAP, {"s": np.array([4, -1, 3])}, 3),
+    "it makes 2 of one input; export": (
+        [node("Expand", ["x", "s"], ["y"])], MAP, {"s": np.array([2, 3, 4, 4])}, 4),
+    "it makes 3 of one input; export": (
+        [node("Tile", ["x", "s"], ["y"])], MAP, {"s": np.array([3, 1, 1, 1])}, 4),
+    "y.*do not fit": ([node("Expand", ["x", "s"], ["y"])], MAP, {"s": np.array([3, 3, 4])}, 4),
     "conv.*do not fit": (conv(strides=[0, 0], auto_pad="SAME_UPPER"), MAP, W, 4),
     "conv.*do not fit.*strides": (conv(strides=[1]), MAP, W, 4),
 }

@@ -19,7 +19,7 @@ from celosia_spec.errors import quoted
 
 _SUMS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "Add", "Sum"})
 MOVES = frozenset({"Concat", "Split", "Slice", "Reshape", "Transpose", "Flatten", "Squeeze",
-                   "Unsqueeze", "Gather", "MaxPool", "Identity"})
+                   "Unsqueeze", "Expand", "Tile", "Gather", "MaxPool", "Identity"})
 """What does the same to whole numbers as to what these stand for."""
 _FOLLOWED = MOVES - {"Concat"} | {"DequantizeLinear"}
 _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})

@@ -30,9 +30,12 @@ class Folding:
     def results(self, node: Node) -> list[np.ndarray] | None:
         """Return what a node of constants alone computes, or None where it is no such node."""
         proto = node.proto
-        if proto.op_type == "Shape" and all(node.shapes.get(proto.input[0], (0,))):
-            start, end = node.attribute("start", 0), node.attribute("end", None)
-            return [np.array(node.shapes[proto.input[0]][start:end], np.int64)]
+        if proto.op_type == "Shape":
+            of = node.constants.get(proto.input[0])
+            shape = node.shapes.get(proto.input[0], (0,)) if of is None else of.shape
+            if of is not None or all(shape):
+                start, end = node.attribute("start", 0), node.attribute("end", None)
+                return [np.array(shape[start:end], np.int64)]
         given = {name: node.constants.get(name) for name in proto.input if name}
         operands = [array for array in given.values() if array is not None]
         known = proto.op_type in _BROADCAST | _OTHERS or quantisers.quantises(proto)

@@ -1,5 +1,7 @@
 """ONNX's operators that move elements, as modules of torch."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -44,9 +46,7 @@ def reshape(node: Node) -> nn.Module:
     sizes = node.setting(1, "shape", [])
     if 0 in sizes and not node.attribute("allowzero", 0):
         sizes = [own or node.shape()[at] for at, own in enumerate(sizes)]
-    if sizes and sizes[0] > 1:
-        raise node.refuse(f"it makes {sizes[0]} of one input",
-                          "export the model with one input instead of a batch")
+    _check_batch(node, sizes)
     return First(lambda x: x.reshape(sizes))
 
 
@@ -75,6 +75,24 @@ def unsqueeze(node: Node) -> nn.Module:
             x = x.unsqueeze(axis)
         return x
     return First(widened)
+
+
+def expand(node: Node) -> nn.Module:
+    sizes = torch.broadcast_shapes(node.shape(), node.setting(1, "shape", []))
+    _check_batch(node, sizes)
+    return First(lambda x: x.expand(sizes))
+
+
+def tile(node: Node) -> nn.Module:
+    times = node.setting(1, "repeats", [])
+    _check_batch(node, times)
+    return First(lambda x: x.repeat(times))
+
+
+def _check_batch(node: Node, sizes: Sequence[int]) -> None:
+    if sizes and sizes[0] > 1:
+        raise node.refuse(f"it makes {sizes[0]} of one input",
+                          "export the model with one input instead of a batch")
 
 
 _PADS = {"constant": "constant", "edge": "replicate", "reflect": "reflect", "wrap": "circular"}
