@@ -217,8 +217,9 @@ ORDER = {
     """,
     "celosia.frontend": """
         call, decomposed, examples, kernels, origin, quantised, tracing
-        arithmetic, constants, moves, patterns, periodic, refusals, sizes, tail, unflattened
-        adaptive, resizing
+        arithmetic, constants, layouts, moves, patterns, periodic, refusals, sizes, tail
+        unflattened
+        adaptive, host_axes, resizing
         ends, onnx, operators, pt2, starts
         export, joined
         importer

@@ -14,14 +14,14 @@ import numpy as np
 __all__ = ["ALONG", "MOVES", "OPERATORS", "HostLayer", "Scoring", "check_host", "compute",
            "host_remark", "scoring"]
 
-OPERATORS = ("argmax", "hardsigmoid", "log_sigmoid", "log_softmax", "pixel_shuffle", "reshape",
-             "sigmoid", "softmax", "tanh")
+OPERATORS = ("argmax", "hardsigmoid", "log_sigmoid", "log_softmax", "movedim", "pixel_shuffle",
+             "reshape", "sigmoid", "softmax", "tanh")
 """What a :class:`HostLayer` may be, in the words of PyTorch."""
 
 ALONG = ("argmax", "log_softmax", "softmax")
 """Those of them that work over an axis."""
 
-MOVES = ("pixel_shuffle", "reshape")
+MOVES = ("movedim", "pixel_shuffle", "reshape")
 """Those that change no value."""
 
 _MOST = 16
@@ -34,8 +34,8 @@ class HostLayer:
     """One layer that the host computes from the one before it, for each image alone.
 
     name     : as the user's model has it.   operator : one of `OPERATORS`.
-    axis     : of softmax, log_softmax and argmax, without the batch axis; None elsewhere, and for
-               an argmax over all elements.
+    axis     : of softmax, log_softmax and argmax, without the batch axis, and of movedim, which
+               makes it the last one; None elsewhere, and for an argmax over all elements.
     shape    : of its result, without the batch axis; () is one number an image.
     """
 
@@ -74,6 +74,9 @@ def compute(layers: Sequence[HostLayer], values: np.ndarray) -> np.ndarray:
                 values = np.clip(values / 6 + 0.5, 0, 1)
             case "tanh":
                 values = np.tanh(values)
+            case "movedim":
+                assert axis is not None, layer
+                values = np.moveaxis(values, axis, -1)
             case "pixel_shuffle":
                 values = _shuffled(values, layer.shape)
             case "argmax" if axis is None:
@@ -119,7 +122,9 @@ def scoring(layers: Sequence[HostLayer], shape: tuple[int, ...]) -> Scoring:
     kept: list[HostLayer] = []
     axis, threshold = 0, None
     for layer in layers:
-        if layer.axis is not None:
+        if layer.operator == "movedim" and layer.axis is not None:
+            axis = len(shape) - 1 if axis == layer.axis else axis - (axis > layer.axis)
+        elif layer.axis is not None:
             axis = layer.axis
         if layer.operator == "argmax":
             if layer.axis is None:      # over all elements, which are the classes then
@@ -160,14 +165,17 @@ def _problem(layer: HostLayer, shape: tuple[int, ...]) -> str | None:
     word, axis = layer.operator, layer.axis
     if word not in OPERATORS:
         return f"the host has no operator {word[:40]!r}"
-    if axis is None and word in ("softmax", "log_softmax"):
+    if axis is None and word in ("softmax", "log_softmax", "movedim"):
         return f"{word} without an axis"
-    if axis is not None and not (word in ALONG and 0 <= axis < len(shape)):
+    if axis is not None and not (word in (*ALONG, "movedim") and 0 <= axis < len(shape)):
         return f"{word} over axis {axis} of the shape {shape}"
     elements = math.prod(shape)
     if word == "argmax":
         elements = 1 if axis is None else elements // shape[axis]
     same = word in ("argmax", *MOVES) or layer.shape == shape
+    if word == "movedim":
+        assert axis is not None
+        same = layer.shape == (*shape[:axis], *shape[axis + 1:], shape[axis])
     if word == "pixel_shuffle":
         same = len(shape) == len(layer.shape) == 3 and min(layer.shape) > 0 and not (
             layer.shape[1] % shape[1] or layer.shape[2] % shape[2])

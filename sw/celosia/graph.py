@@ -253,6 +253,8 @@ class Move:
     index    : int64 (C, H, W), which element of all inputs each one is, these being counted one
                input behind the other, c, y, x; -1 for a zero.
     operator : in the words of PyTorch.   remedy : what the user can do where the machine cannot.
+    apart    : whether elements that are channels of what it reads are better moved one by one than
+               taken for phases of an enlarged map.
     """
 
     name: str
@@ -260,6 +262,7 @@ class Move:
     index: np.ndarray
     operator: str
     remedy: str
+    apart: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -88,6 +88,12 @@ NETWORKS = {
         lambda a, b, c, x: c(F.relu(b(F.relu(a(x)).transpose(2, 3))).flip(2)),
         nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 3)),
         (2, 6, 5)),
+    "mixed tokens": (lambda: Function(
+        lambda a, up, down, b, x: b((y := a(x)) + down(F.relu(up(y.flatten(2)))).view(y.shape)),
+        nn.Conv2d(3, 5, 2, 2), nn.Linear(12, 4), nn.Linear(4, 12), nn.Conv2d(5, 2, 1)), (3, 6, 8)),
+    "channels last inside": (lambda: Function(
+        lambda a, wide, narrow, x: narrow(F.relu(wide(a(x).permute(0, 2, 3, 1)))),
+        nn.Conv2d(2, 4, 3), nn.Linear(4, 9), nn.Linear(9, 3)), (2, 6, 7)),
     "lines": (lines, (3, 64)), "residual lines": (residual_lines, (3, 40)),
     "large pools": (lambda: nn.Sequential(nn.Conv2d(2, 5, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(1)),
                     (2, 10, 10)),

@@ -9,7 +9,7 @@ import pytest
 
 import celosia
 from celosia_spec.errors import CelosiaError, CompileError
-from celosia_spec.host_layers import OPERATORS, HostLayer, check_host, compute
+from celosia_spec.host_layers import OPERATORS, HostLayer, check_host, compute, scoring
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -167,7 +167,7 @@ def test_every_operator_is_computed() -> None:
     """On numbers that PyTorch's float32 would lose."""
     values = np.array([[-800.0, 0.0, 1.0, 800.0]])
     for operator in (word for word in OPERATORS if word != "pixel_shuffle"):
-        axis = 0 if operator in ("softmax", "log_softmax", "argmax") else None
+        axis = 0 if operator in ("softmax", "log_softmax", "argmax", "movedim") else None
         shape = () if operator == "argmax" else (4,)
         found = compute([layer(operator, axis, shape)], values)
         assert found.shape == (1, *shape) and np.isfinite(found).all()
@@ -180,6 +180,18 @@ def test_phases_are_put_together_as_pytorch_does() -> None:
     assert (found == F.pixel_shuffle(torch.from_numpy(values), 2).numpy()).all()
     wide = compute([layer("pixel_shuffle", None, (4, 3, 15))], values)
     assert (wide[:, 1, :, 2::3] == values[:, 5]).all()
+
+
+def test_axes_are_put_in_another_order_as_pytorch_does() -> None:
+    values = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
+    layers = [layer("movedim", 0, (4, 5, 3)), layer("movedim", 1, (4, 3, 5))]
+    check_host(layers, (3, 4, 5))
+    assert (compute(layers[:1], values) == values.transpose(0, 2, 3, 1)).all()
+    assert (compute(layers, values) == values.transpose(0, 2, 1, 3)).all()
+    assert scoring(layers[:1], (3, 4, 5)).axis == 2 and scoring(layers, (3, 4, 5)).axis == 1
+    for axis, shape in ((None, (4, 5, 3)), (3, (3, 4, 5)), (0, (3, 4, 5)), (-1, (3, 4, 5))):
+        with pytest.raises(ValueError, match="movedim"):
+            check_host([layer("movedim", axis, shape)], (3, 4, 5))
 
 
 @pytest.mark.parametrize("shape", [(3, 6, 9), (3, 6), (3, 5, 10), (2, 6, 10), (-3, -6, 10)])

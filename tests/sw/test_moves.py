@@ -164,6 +164,9 @@ NETWORKS = {
     "lines of maps": (lambda: Function(
         lambda a, b, c, x: b(y := a(x).flatten(2)) + c(y), conv(3), nn.Conv1d(3, 2, 3),
         nn.Conv1d(3, 2, 3)), MAP),
+    "lines of maps, leaky": (lambda: Function(
+        lambda a, b, c, x: b(y := F.leaky_relu(a(x).flatten(2))) + c(y), conv(3),
+        nn.Conv1d(3, 2, 3), nn.Conv1d(3, 2, 3)), MAP),
     "enlarged and pooled": (lambda: nn.Sequential(
         conv(3), nn.ConvTranspose2d(3, 2, 2, 2), nn.MaxPool2d(3, 2), conv(2, 2)), MAP),
     "enlarged, and cut to an odd size": (lambda: nn.Sequential(

@@ -6,23 +6,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch.export.graph_signature import InputKind
 from torch.fx import Node as FxNode
 
-from celosia.frontend import origin, quantised
+from celosia.frontend import layouts, origin, quantised
 from celosia.frontend.call import Call, Constant, Moved, Value
 from celosia.frontend.constants import fold
 from celosia.frontend.ends import End, ends
 from celosia.frontend.examples import RANKS, Example, check_examples, example_tensors, readings
 from celosia.frontend.export import Model, export, exported, opened, remarks
+from celosia.frontend.host_axes import by_host
 from celosia.frontend.joined import joined
 from celosia.frontend.moves import moved, moves, node_of
-from celosia.frontend.operators import HANDLERS, curve, reshape
+from celosia.frontend.operators import HANDLERS, Handler, curve, reshape
 from celosia.frontend.patterns import Patterns, prelu
 from celosia.frontend.refusals import Refusals
 from celosia.frontend.starts import start
-from celosia.graph import Curve, Graph, Node, Quantise, node_shape, verify
+from celosia.graph import Curve, Graph, Move, Node, Quantise, Reshape, node_shape, verify
 from celosia.grids import Grid
 from celosia_spec.errors import ArgumentError, CompileError, quoted
 from celosia_spec.host_layers import HostLayer
@@ -91,6 +93,9 @@ class Importer:
         self.nodes: list[Node] = []
         self.shapes: dict[str, tuple[int, int, int]] = {}
         self.sources: dict[str, str] = {}
+        self.given: dict[tuple[object, ...], Value] = {}
+        self.on_maps: set[str] = set()
+        self.reshapes: dict[str, str] = {}
         self.whole = quantised.ProgramNumbers()
         self._constants_of_program()
         found = start(program, [tuple(example.shape) for example in examples], names)
@@ -117,7 +122,8 @@ class Importer:
             if node in needed and node not in self.operands:
                 self.operands[node] = self._call(node)
         self._check_state(needed)
-        found = [self._result(end) for end in self.ends]
+        results = [self._result(end) for end in self.ends]
+        found, self.ends = [value for value, _ in results], [end for _, end in results]
         if self.wrong is not None:
             raise self.wrong
         self.host: tuple[HostLayer, ...] = ()
@@ -131,18 +137,28 @@ class Importer:
             self._add(whole.node, None)
         return whole.value
 
-    def _result(self, end: End) -> Value:
-        """Return the tensor that the array computes of one that the network returns."""
+    def _result(self, end: End) -> tuple[Value, End]:
+        """Return the tensor that the array computes of one that the network returns, and the end
+        with what the host then does to it."""
         if end.tail.output in self.whole.grids:
             raise CompileError(end.name, "output", "its result is whole numbers",
                                "dequantise it in the network")
+        found = self._unreshaped({"output": self.operands[end.tail.output]})
+        layout = layouts.Layout.of(found["output"], self.shapes, self.on_maps)
+        if layout is not None and layout.name != self.input.name:
+            moved = self.operands[end.tail.output]
+            assert isinstance(moved, Moved)
+            layers = by_host(layout, moved.call.layer)
+            if layers is not None:
+                tail = replace(end.tail, layers=(*layers, *end.tail.layers))
+                return Value(layout.name, (1, *layout.shape)), replace(end, tail=tail)
         self._settle(end.tail.output)
         result = self.operands[end.tail.output]
         if isinstance(result, Constant):
             raise CompileError(end.name, "output", "it does not depend on the input",
                                "return tensors that the network computes from its input")
         assert isinstance(result, Value)
-        return result
+        return result, end
 
     def made(self, nodes: Sequence[Node], result: Value) -> Graph:
         """Return the graph of some of the nodes."""
@@ -221,12 +237,16 @@ class Importer:
         if len(known) < len(operands) and quantised.word(node) is not None:
             return self._quantised(node)
         moving = moves(node, [self.operands[n] for n in operands])
-        for operand in () if moving else operands:
-            self._settle(operand)
         kind = origin.operator(node)
         word, handler = HANDLERS.get(kind, (kind.lstrip("_"), None))
         if self.patterns.function(node) is not None:
             handler = curve
+        args = self._bind(node)
+        work = None if moving else layouts.work(
+            "relu" if handler is curve else kind, self._unreshaped(args), result_shape(node),
+            self.shapes, self.on_maps)
+        for operand in () if moving or work else operands:
+            self._settle(operand)
         called = self.refusals.called(node, word)
         name, layer = self._unique(self._layer(node, word)), self._layer(node, called)
         source = origin.source(node)
@@ -246,19 +266,62 @@ class Importer:
                          self.refusals.unsupported(node, call).remedy, self._size)
         if handler is None:
             raise self.refusals.unsupported(node, call)
+        if work is not None:
+            return self._on_map(node, work, call, word, handler)
         ranks = range(1, 9) if handler is reshape else RANKS   # squeezed one axis at a time
         if len(shape) not in ranks or shape[0] != 1 or 0 in shape:
             raise self.refusals.wrong_shape(node, call, self.wrong)
+        return self._handled(node, call, word, handler)
+
+    def _handled(self, node: FxNode, call: Call, word: str, handler: Handler) -> Value:
+        """Return what a handler makes of a call; add its nodes to the graph."""
         try:
             made = handler(call)
         except CompileError as refusal:
             raise self.refusals.explained(node, call, word, refusal) from None
         if isinstance(made, str):
-            return Value(made, shape)
+            return Value(made, call.shape)
         for part in made if isinstance(made, list) else [made]:
-            self._add(part, source)
-        assert math.prod(self.shapes[name]) == math.prod(shape), (name, self.shapes[name], shape)
-        return Value(name, shape)
+            self._add(part, call.source)
+        name = call.name
+        assert math.prod(self.shapes[name]) == math.prod(call.shape), (name, self.shapes[name],
+                                                                       call.shape)
+        return Value(name, call.shape)
+
+    def _unreshaped(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Return arguments with what was moved as elements of tensors that are no reshapes."""
+        found = dict(args)
+        for argument, operand in args.items():
+            if isinstance(operand, Moved) and len(operand.names) == 1:
+                name = operand.names[0]
+                while name in self.reshapes:
+                    name = self.reshapes[name]
+                found[argument] = replace(operand, names=(name,))
+        return found
+
+    def _on_map(self, node: FxNode, work: layouts.Work, call: Call, word: str,
+                handler: Handler) -> Moved:
+        """Return what a handler makes of what was moved: it works on the map before that."""
+
+        def given(moved: Moved) -> Value:
+            assert isinstance(moved.elements, torch.Tensor)
+            shape = tuple(moved.elements.shape)
+            name = call.part("moved")
+            made = node_of(moved, name, self.shapes[moved.names[0]])
+            if made is None:
+                return Value(moved.names[0], shape)
+            key = moved.names, shape, moved.elements.numpy().tobytes()
+            if key not in self.given:
+                self._add(replace(made, apart=True) if isinstance(made, Move) else made,
+                          call.source)
+                self.given[key] = Value(name, shape)
+            return self.given[key]
+
+        own, elements = work(replace(call, args=self._unreshaped(call.args)), given)
+        made = self._handled(node, own, word, handler)
+        self.on_maps.add(made.name)
+        return Moved((made.name,), torch.from_numpy(np.ascontiguousarray(elements + 1.0)), call,
+                     self.refusals.unsupported(node, call).remedy)
 
     def _quantised(self, node: FxNode) -> Value | Constant | Moved:
         """Return what a quantiser, a dequantiser, or what finds a scale, makes of its tensor."""
@@ -290,6 +353,8 @@ class Importer:
     def _add(self, node: Node, source: str | None) -> None:
         self.shapes[node.name] = node_shape(node, self.shapes)
         self.nodes.append(node)
+        if isinstance(node, Reshape):
+            self.reshapes[node.name] = node.input
         if source is not None:
             self.sources[node.name] = source
 

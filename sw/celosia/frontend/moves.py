@@ -28,8 +28,8 @@ _MOVES = frozenset({
     "roll", "select", "slice", "split", "split_with_sizes", "stack", "t", "transpose", "unbind"})
 _AS_WELL = frozenset({"view", "_unsafe_view", "squeeze", "unsqueeze", "clone", "alias", "detach",
                       "getitem"})
-"""What moves nothing: moves where it has more axes than a tensor of the network, or reads moved
-tensors."""
+"""What moves nothing: moves where it has more axes than a tensor of the network, or another first
+one, or reads moved tensors."""
 
 
 def moves(node: FxNode, operands: Sequence[Value | Constant | Moved]) -> bool:
@@ -43,7 +43,7 @@ def moves(node: FxNode, operands: Sequence[Value | Constant | Moved]) -> bool:
     if word == "upsample_nearest2d":
         return _moves_by_resizing(node)
     return word in _MOVES or (word in _AS_WELL and (
-        len(_first_shape(node)) > RANKS[-1]
+        len(_first_shape(node)) > RANKS[-1] or _first_shape(node)[:1] != (1,)
         or any(isinstance(operand, Moved) for operand in operands)))
 
 

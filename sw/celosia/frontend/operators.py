@@ -74,6 +74,13 @@ def mm(call: Call) -> Node:
     return _linear(call, call.value("self"), call.constant("mat2", "weight"), None)
 
 
+def bmm(call: Call) -> Node:
+    weights = call.args["mat2"]
+    if not isinstance(weights, Constant) or bool((weights.value != weights.value[:1]).any()):
+        raise call.refuse("not supported by this machine", REMEDIES["bmm"])
+    return _linear(call, call.value("self"), call.constant("mat2", "weight")[0], None)
+
+
 def batch_norm(call: Call) -> Node:
     mean = call.constant("running_mean", "running mean")
     variance = call.constant("running_var", "running variance")
@@ -395,6 +402,7 @@ HANDLERS: dict[str, tuple[str, Handler]] = {
     "convolution": ("conv2d", conv2d),
     "addmm": ("linear", addmm),
     "mm": ("linear", mm),
+    "bmm": ("bmm", bmm),
     "_native_batch_norm_legit_no_training": ("batch_norm", batch_norm),
     "_native_batch_norm_legit": ("batch_norm", batch_norm_training),
     "_native_batch_norm_legit_functional": ("batch_norm", batch_norm_training),

@@ -112,8 +112,9 @@ class _State:
         taken = {node.name for node in self.nodes}
         made = name if name not in taken else fresh(name, taken)
         self.nodes.append(Move(
-            name=made, inputs=(self.names[name],), index=np.arange(math.prod(shape)).reshape(shape),
-            operator="reshape", remedy="flatten maps into vectors, and make maps of vectors only"))
+            name=made, inputs=(self.names.get(name, name),), operator="reshape",
+            index=np.arange(math.prod(shape)).reshape(shape),
+            remedy="flatten maps into vectors, and make maps of vectors only"))
         self.names[name], self.shapes[made] = made, shape
 
     def as_map(self, name: str) -> None:

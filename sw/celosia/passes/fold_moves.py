@@ -317,8 +317,10 @@ class _State:
         """Return where a tensor's elements lie; CompileError where the machine cannot read them so.
         """
         if name not in self.views and name in self.moves:
-            view = self._moved(self.moves[name])
-            if view is None:
+            move = self.moves[name]
+            view = self._moved(move)
+            if view is None or (move.apart and view.phases != (1, 1) and view.shift is not None
+                                and self._few(name)):
                 self._one_by_one(name)
             else:
                 self.views[name] = view

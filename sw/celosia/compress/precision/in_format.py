@@ -221,7 +221,10 @@ def _moved(output: torch.Tensor, layers: Sequence[HostLayer]) -> torch.Tensor:
     for layer in layers:
         if layer.operator not in MOVES:
             break
-        if layer.operator == "pixel_shuffle":
+        if layer.operator == "movedim":
+            assert layer.axis is not None
+            output = output.movedim(1 + layer.axis, -1)
+        elif layer.operator == "pixel_shuffle":
             channels, height, width = layer.shape
             down, across = height // output.shape[2], width // output.shape[3]
             parts = output.reshape(-1, channels, down, across, *output.shape[2:])
