@@ -117,21 +117,44 @@ def test_what_the_machine_does_is_the_golden_model() -> None:
                           celosia.run(program, x).values)
 
 
-@pytest.mark.parametrize("moved", [lambda y: y.permute(0, 2, 3, 1).reshape(1, -1, 3),
-                                   lambda y: y[:, :, 1:-1, 1:-1]])
-def test_what_is_refused(moved) -> None:
-    net = Net(lambda net, y, x: (net.one(y), moved(net.up(y))))
-    with pytest.raises(CompileError, match="return maps of one size, or vectors"):
-        celosia.compile(net.eval(), (1, 3, 6, 8))
+MOVED = {
+    "channels last": lambda net, y, x: (net.one(y), net.up(y).permute(0, 2, 3, 1).reshape(
+        1, -1, 3)),
+    "cropped": lambda net, y, x: (net.one(y), net.up(y)[:, :, 1:-1, 1:-1]),
+    "halves": lambda net, y, x: ((z := net.up(y))[:, :2], z[:, 2:], net.one(y)),
+    "one by one": lambda net, y, x: (*net.up(y).unbind(1), net.one(y)),
+    "flattened and scores": lambda net, y, x: ((z := net.up(y))[:, :2].flatten(1), torch.sigmoid(
+        z[:, 2:]), net.one(y)),
+    "beside a smaller vector": lambda net, y, x: (net.up(y)[:, :, 1:-1, 1:-1], 0.001 * net.vector(
+        y.mean((2, 3)))),
+    "beside a pool": lambda net, y, x: (net.up(y).transpose(2, 3), F.max_pool2d(net.one(y), 3)),
+}
 
 
-@pytest.mark.parametrize("parts", [
-    lambda y: (y[:, :2], y[:, 2:]), lambda y: tuple(y.unbind(1)),
-    lambda y: (y[:, :2].flatten(1), torch.sigmoid(y[:, 2:]))])
-def test_parts_of_an_enlarged_map_beside_another_are_refused(parts) -> None:
-    """They are whole alone."""
-    with pytest.raises(CompileError, match="return maps of one size, or vectors"):
-        celosia.compile(Net(lambda net, y, x: (*parts(net.up(y)), net.one(y))).eval(),
-                        (1, 3, 6, 8))
-    whole = celosia.compile(Net(lambda net, y, x: (net.up(y), net.one(y))).eval(), (1, 3, 6, 8))
-    assert [output.shape for output in whole.outputs] == [(12, 3, 4), (2, 3, 4)]
+@pytest.mark.parametrize("name", MOVED)
+def test_parts_and_other_orders(name: str, tmp_path: Path) -> None:
+    net = Net(MOVED[name]).eval()
+    x = np.random.default_rng(0).standard_normal((5, 3, 6, 8)).astype(np.float32)
+    program = celosia.compile(net, (1, 3, 6, 8), target="ulx3s-25f", calibration=x)
+    program.save(tmp_path / "net.celo")
+    with torch.no_grad():
+        wanted = [net(torch.from_numpy(one[None])) for one in x]
+    for one in (program, celosia.load(tmp_path / "net.celo")):
+        answers = celosia.run(one, x).answers.values()
+        for found, values in zip(answers, zip(*wanted, strict=True), strict=True):
+            value = torch.cat(values).numpy()
+            assert found.shape == value.shape
+            assert 10 * np.log10(np.square(value).sum() / np.square(found - value).sum()) > 28
+
+
+def test_what_is_refused_names_the_output_and_the_layer() -> None:
+    net = Net(lambda net, y, x: {"mask": net.up(y)[:, :, 1:-1, 1:-1], "code": net.one(y)})
+    with pytest.raises(CompileError, match="^mask .output.: it has elements of up, a map that was "
+                       "enlarged.*; return up from a network of its own, or maps of one size"):
+        celosia.compile(net.eval(), (1, 3, 32, 40), target="ulx3s-85f")
+    net.function = lambda net, y, x: net.up(y)
+    celosia.compile(net, (1, 3, 32, 40), target="ulx3s-85f")
+    net.function = lambda net, y, x: {"mask": net.up(y), "code": net.one(y)}
+    with pytest.raises(CompileError, match="^mask .output.: maps of several sizes.*mask, code have "
+                       "4,480; return maps of one size"):
+        celosia.compile(net, (1, 3, 32, 40), target="ulx3s-85f")

@@ -262,8 +262,8 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
         lambda: Function(lambda x: [F.relu(x) for _ in range(64)])),
     "large maps of two sizes": (
         lambda: Function(lambda x: [F.interpolate(x, scale_factor=6), F.relu(x)]),
-        "output (output): maps of several sizes are joined number by number, up to 4,096, and "
-        "these have 9,472; return maps of one size (pool or enlarge some), or each from a network "
+        "0 (output): maps of several sizes are joined number by number, up to 4,096, and "
+        "0, 1 have 9,472; return maps of one size (pool or enlarge some), or each from a network "
         "of its own", lambda: Function(lambda x: [F.relu(x), F.relu(x) * 0.5])),
     "nothing": (lambda: Function(lambda x: None), "output (output): the model returns no tensor; "
                 "return a tensor that the network computes from its input",

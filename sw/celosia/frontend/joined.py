@@ -12,6 +12,7 @@ from celosia.graph import Move, Node, Reshape, Shape
 from celosia_spec.errors import CompileError
 from celosia_spec.outputs import Output
 
+_TOLD = 5
 MOST_FLATTENED = 4096
 """Most numbers of maps of several sizes: the layer that joins them has as many rows."""
 
@@ -51,9 +52,12 @@ def joined(ends: Sequence[End], found: Sequence[Value], nodes: Sequence[Node],
         return Whole(found[0], None), tuple(outputs)
     sizes = {shapes[source][1:] for source in first}
     if len(sizes) > 1 and size > MOST_FLATTENED:
+        largest = max(outputs, key=lambda output: math.prod(output.shape))
+        more = f" and {len(ends) - _TOLD} more" if len(ends) > _TOLD else ""
         raise CompileError(
-            "output", "output", f"maps of several sizes are joined number by number, up to "
-            f"{MOST_FLATTENED:,}, and these have {size:,}",
+            largest.name, "output", f"maps of several sizes are joined number by number, up to "
+            f"{MOST_FLATTENED:,}, and {', '.join(end.name for end in ends[:_TOLD])}{more} have "
+            f"{size:,}",
             "return maps of one size (pool or enlarge some), or each from a network of its own")
     height, width = sizes.pop() if len(sizes) == 1 else (1, 1)
     index = np.arange(size).reshape(-1, height, width)

@@ -92,15 +92,17 @@ class _State:
     def _of_stored_outputs(self, graph: Graph, move: Move) -> Graph:
         """Let the output have the numbers of several tensors as they are stored; the host puts the
         phases of each together."""
+        enlarged = [self._view(name).phases != (1, 1) for name in move.inputs]
         if not (move.index.ravel() == np.arange(move.index.size)).all():
+            self._part_stored(move, enlarged)
             return graph
         sizes = [math.prod(self.seen[name]) for name in move.inputs]
         begins = dict(zip(accumulate(sizes, initial=0), move.inputs, strict=False))
         whole = {(first, math.prod(self.seen[name])) for first, name in begins.items()}
-        enlarged = [self._view(name).phases != (1, 1) for name in move.inputs]
         if any(enlarged) and any((output.first, math.prod(output.shape)) not in whole
                                  for output in graph.returns):
-            return graph                # parts of them
+            self._part_stored(move, enlarged)
+            return graph
         names = [self._stored(name, self._view(name).phases) if larger else name
                  for name, larger in zip(move.inputs, enlarged, strict=True)]
         returns = []
@@ -121,6 +123,24 @@ class _State:
             self.seen = {**self.seen, name: self.shapes[name]}
         self.moves[move.name] = replace(move, inputs=tuple(names))
         return replace(graph, returns=tuple(returns))
+
+    def _part_stored(self, move: Move, enlarged: list[bool]) -> None:
+        """Let enlarged maps of which the network returns parts be vectors for the move that makes
+        the output, where no layer reads all that it moves."""
+        if len({self.shapes[part][1:] for name in move.inputs
+                for part in self._view(name).parts}) == 1 or not all(
+                self._few(name) for name, larger in zip(move.inputs, enlarged, strict=True)
+                if larger):
+            return
+        names = []
+        for name, larger in zip(move.inputs, enlarged, strict=True):
+            size = math.prod(self.seen[name])
+            names.append(self._fresh(name) if larger else name)
+            if larger:
+                self.seen = {**self.seen, names[-1]: (size, 1, 1)}
+                self.moves[names[-1]] = replace(move, name=names[-1], inputs=(name,),
+                                                index=np.arange(size).reshape(-1, 1, 1))
+        self.moves[move.name] = replace(move, inputs=tuple(names))
 
     def take(self, node: Node) -> None:
         """Add a node, or what it becomes."""
@@ -449,6 +469,8 @@ class _State:
         shape = self.seen[name]
         if not self._few(name):
             move = self.moves[name]
+            if name == self.before.output and self.before.returns:
+                raise self._no_output(move)
             raise CompileError(
                 move.name, move.operator, f"of a map of {' x '.join(map(str, shape))} it moves "
                 f"elements one by one, and {MOST_ROWS:,} at most are moved so", move.remedy)
@@ -459,9 +481,24 @@ class _State:
         self._over(Conv(name=vector, input=name, weight=weight, bias=None, live=weight > 0,
                         kind=NodeKind.SELECT if chosen else NodeKind.CONV, fixed=True),
                    parts, index.reshape(-1, 1, 1))
-        self.kept[key] = self._keep(Reshape(name=self._fresh(name), input=vector, shape=shape))
+        self.kept[key] = vector if shape[1:] == (1, 1) else self._keep(
+            Reshape(name=self._fresh(name), input=vector, shape=shape))
         self.views[name] = seen_as(self.kept[key], shape[0], shape[1:], (1, 1))
         return self.kept[key]
+
+    def _no_output(self, move: Move) -> CompileError:
+        """Return the refusal of the outputs that a move joins."""
+        sizes = [math.prod(self.seen[name]) for name in move.inputs]
+        sources = np.searchsorted(np.cumsum(sizes), move.index.ravel(), side="right")
+        larger = [self._view(name).phases != (1, 1) for name in move.inputs]
+        of, output = max(((sizes[source], source), output) for output in self.before.returns
+                         for source in set(sources[output.first:output.first + math.prod(
+                             output.shape)].tolist()) if larger[source] or not any(larger))
+        return CompileError(
+            output.name, "output", f"it has elements of {move.inputs[of[1]]}, a map that was "
+            f"enlarged, in another order, or not all of them, beside outputs of other sizes; "
+            f"{len(sources):,} of {sum(sizes):,} elements are too many to be moved one by one",
+            f"return {move.inputs[of[1]]} from a network of its own, or maps of one size")
 
     def _identity(self, view: View, name: str, phases: tuple[int, int]) -> str:
         """Add a layer that stores a view in phases."""
