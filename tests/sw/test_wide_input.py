@@ -151,13 +151,38 @@ class _Added(nn.Module):
 
 
 @pytest.mark.parametrize(("model", "words"), [
-    (_Added(), r"conv \(conv\): it reads the input and adds a tensor, .* without input_bits"),
+    (_Added(), r"conv \(conv\): it adds the input as it is, .* without input_bits, or put a layer "
+     "with weights between the input and this"),
     (nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(3, 2, 1)),
      r"it takes elements of the input as they are, .* without input_bits")])
 def test_what_else_reads_the_input_is_refused(model: nn.Module, words: str) -> None:
     with pytest.raises(CompileError, match=words):
         celosia.compile(model.eval(), (1, *SHAPE), input_bits=15)
     assert celosia.compile(model.eval(), (1, *SHAPE))
+
+
+class _Sums(nn.Module):
+    """Sums of layers that all read the input, or a layer's copy of it."""
+
+    def __init__(self, pool: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.copy = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pool(torch.relu(self.a(x) + self.b(x))) + self.pool(self.copy(x))
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_sums_of_layers_that_read_the_input(pool: bool) -> None:
+    """The tensor is added behind the sums of both parts."""
+    model, x = _Sums(pool).eval(), inputs(24)
+    wanted = model(torch.from_numpy(x)).detach().numpy()
+    found, plain = (celosia.run(celosia.compile(model, (1, *SHAPE), target="icebreaker", **options),
+                                x).answer for options in ({"input_bits": 15}, {}))
+    noise = [np.square(one - wanted).sum() for one in (found, plain)]
+    assert noise[0] < noise[1] / 1.5 and noise[0] < np.square(wanted).sum() / 2000
 
 
 @pytest.mark.parametrize(("settings", "words"), [

@@ -11,13 +11,13 @@ from celosia_spec.epilogue import PLAIN, Epilogue
 from celosia_spec.errors import CompileError
 from celosia_spec.qgraph import NodeKind, moves_channels
 
-_WAY_OUT = "compile it without input_bits, or let layers with weights alone read the input"
+_WAY_OUT = "compile it without input_bits, or put a layer with weights between the input and this"
 
 
 def apart(graph: Graph) -> Graph:
-    """Leave max pools of layers that read the input to nodes of their own, and maps that they make
-    of their rows: `with_low_parts` adds to the sums of these layers, and the machine does no more
-    with such sums.
+    """Leave max pools of layers that read the input to nodes of their own, tensors that they add,
+    and maps that they make of their rows: `with_low_parts` adds to the sums of these layers, and
+    the machine does no more with such sums.
 
     CompileError where something else reads the input than layers with weights.
     """
@@ -29,9 +29,15 @@ def apart(graph: Graph) -> Graph:
         assert isinstance(node, Conv), f"{node.name}: only optimised graphs have wide inputs"
         if graph.input in node.inputs:
             _check(node, graph.input)
-        pool = node.epilogue.pool
-        if node.input != graph.input or (pool is None and node.map is None):
+        pool, add = node.epilogue.pool, node.epilogue.add
+        if node.input != graph.input or (pool is None and node.map is None and add is None):
             nodes.append(node)
+            continue
+        if add is not None:
+            nodes.append(replace(node, epilogue=PLAIN))
+            names[node.name] = _fresh(f"{node.name}.sum", taken)
+            nodes.append(replace(identity(names[node.name], node.name, len(node.weight),
+                                          NodeKind.CONV), epilogue=node.epilogue))
             continue
         nodes.append(replace(node, epilogue=replace(node.epilogue, pool=None), map=None))
         names[node.name] = _fresh(f"{node.name}.{'pool' if node.map is None else 'map'}", taken)
@@ -79,9 +85,9 @@ def _along(weight: np.ndarray, part: int) -> np.ndarray:
 
 def _check(node: Conv, source: str) -> None:
     """CompileError unless a node can read the parts of a wide input."""
-    if node.epilogue.add is not None:
-        raise CompileError(node.name, node.kind, "it reads the input and adds a tensor, and a wide "
-                           "input has sums of its own to be added there", _WAY_OUT)
+    if node.epilogue.add == source:
+        raise CompileError(node.name, node.kind, "it adds the input as it is, and the numbers of a "
+                           "wide input are in two parts", _WAY_OUT)
     if (node.keeps or node.others or node.input != source
             or moves_channels(node.border)):
         raise CompileError(node.name, node.kind, "it takes elements of the input as they are, and "
