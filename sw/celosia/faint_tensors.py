@@ -1,5 +1,6 @@
 """What is told of tensors and weights that are smaller than the smallest exponent is for."""
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -42,15 +43,28 @@ def faint_tensors(graph: Graph, samples: np.ndarray | None, bits: int) -> tuple[
 
 def _lost(graph: Graph, found: Mapping[str, int], bits: int) -> Iterator[tuple[str, int, int]]:
     """Yield tensors and weights, their exponents, and how many bits of them may be lost. What is
-    added to larger numbers loses nothing by it."""
+    added to larger numbers, a bias among them, loses nothing by it, and nor does what only such
+    is made of."""
     layers = [node for node in graph.nodes if isinstance(node, Conv)]
+    spare = {graph.output: OUTPUT_BITS - bits}
+    counts = {graph.output}
+    for node in reversed(layers):
+        name, add = node.name, node.epilogue.add
+        if name not in counts or found[name] <= _LEAST:
+            continue
+        limit = found[name] - spare.get(name, 0)
+        grows = int(floor_log2(np.abs(node.weight).sum(axis=(1, 2, 3)).max()))
+        counts |= {read for read in node.read
+                   if found[read] >= EXPONENT_MIN or limit <= EXPONENT_MIN + grows}
+        if add is not None and (found[add] >= EXPONENT_MIN or found[name] < EXPONENT_MIN):
+            counts.add(add)
     for name, exponent in found.items():
-        spare = OUTPUT_BITS - bits if name == graph.output else 0
-        if any(name in node.read for node in layers) or name == graph.output or any(
-                node.epilogue.add == name and found.get(node.name, _LEAST) < EXPONENT_MIN
-                for node in layers):
-            yield f"numbers in {name}", exponent, EXPONENT_MIN - exponent - spare
+        if name in counts:
+            yield f"numbers in {name}", exponent, EXPONENT_MIN - exponent - spare.get(name, 0)
     for node in layers:
+        name, add = node.name, node.epilogue.add
         exponent = int(floor_log2(np.abs(node.weight).max()))
-        if node.epilogue.add is None or found.get(node.epilogue.add, _LEAST) < EXPONENT_MIN:
-            yield f"weights of {node.name}", exponent, EXPONENT_MIN - exponent
+        grows = max(found[read] for read in node.read) + math.frexp(node.weight[0].size)[1] - 1
+        if (name in counts and EXPONENT_MIN + grows >= found[name] - spare.get(name, 0)
+                and (add is None or found[add] < EXPONENT_MIN)):
+            yield f"weights of {name}", exponent, EXPONENT_MIN - exponent

@@ -14,11 +14,12 @@ from celosia.faint_tensors import faint_tensors
 class Scaled(nn.Module):
     """A convolution, one more of so many times its output, and that many times as much of it."""
 
-    def __init__(self, inner: float, outer: float = 1.0, beside: bool = False) -> None:
+    def __init__(self, inner: float, outer: float = 1.0, beside: bool = False,
+                 bias: bool = False) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.inner, self.outer, self.beside = inner, outer, beside
-        self.a, self.b = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 2, 1)
+        self.a, self.b = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 2, 1, bias=bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.b(torch.relu(self.a(x) * self.inner)) * self.outer
@@ -52,15 +53,32 @@ def test_what_is_faint_is_told(calibration) -> None:
     assert not told(Scaled(1, 1e-9, beside=True), calibration)       # lost beside x anyway
 
 
+@pytest.mark.parametrize("calibration", [None, x()])
+def test_what_a_bias_hides_is_not_told(calibration) -> None:
+    """Of the layer that reads it, or of one behind; a dead branch hides it, too."""
+    assert told(Scaled(1e-6), calibration)
+    assert not told(Scaled(1e-6, bias=True), calibration)
+    deep = Scaled(1e-6)
+    assert told(nn.Sequential(deep, nn.Conv2d(2, 2, 1, bias=False)), calibration)
+    assert not told(nn.Sequential(deep, nn.Conv2d(2, 2, 1)), calibration)
+    dead = nn.Conv2d(2, 2, 1)
+    dead.bias.data.fill_(-3)
+    assert not told(nn.Sequential(deep, dead, nn.ReLU(), nn.Conv2d(2, 2, 1)), calibration)
+    wide = Scaled(1, 1e-9, bias=True)           # the bias is as small as what it hides
+    assert told(wide, calibration)
+
+
 def test_inputs_count() -> None:
-    assert "numbers in x of about 2^-" in told(Scaled(1), x(1e-6))[0]
-    assert not told(Scaled(1), x(1e-3))
+    model = Scaled(1)
+    assert not told(model, x(1e-6))         # the bias of what reads them is all that is left
+    model.a.bias.data.zero_()
+    assert "numbers in x of about 2^-" in told(model, x(1e-6))[0]
+    assert not told(model, x(1e-3))
 
 
 def test_what_it_says_helps() -> None:
     faint, large = Scaled(1e-7), Scaled(1e-7 * 2**12)
     for model in (faint, large):
-        model.b.bias.data.zero_()
         model.a.bias.data.zero_()
     line, = told(faint)
     lost = int(line.split("up to ")[1].split()[0])
