@@ -219,7 +219,8 @@ ORDER = {
         call, decomposed, examples, kernels, origin, quantised, tracing
         arithmetic, constants, layouts, moves, patterns, periodic, refusals, sizes, tail
         unflattened
-        adaptive, host_axes, resizing
+        by_place, host_axes, pooling
+        adaptive, resizing
         ends, onnx, operators, pt2, starts
         export, joined
         importer

@@ -88,6 +88,12 @@ NETWORKS = {
         lambda a, b, c, x: c(F.relu(b(F.relu(a(x)).transpose(2, 3))).flip(2)),
         nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 3)),
         (2, 6, 5)),
+    "pools of all kinds": (lambda: Function(
+        lambda a, b, x: b(torch.cat([F.max_pool2d(y := a(x), 3, 1, 1, 2), y.amax(1, True)[
+            :, :, 1:-1, 1:-1], F.avg_pool2d(F.adaptive_max_pool2d(y, (3, 4)), 2, 2, 1,
+                                            count_include_pad=False).flatten(1)[:, :1, None, None]
+            .expand(-1, -1, 5, 4)], 1)), nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(5, 2, 1)),
+        (2, 7, 6)),
     "mixed tokens": (lambda: Function(
         lambda a, up, down, b, x: b((y := a(x)) + down(F.relu(up(y.flatten(2)))).view(y.shape)),
         nn.Conv2d(3, 5, 2, 2), nn.Linear(12, 4), nn.Linear(4, 12), nn.Conv2d(5, 2, 1)), (3, 6, 8)),

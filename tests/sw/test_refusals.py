@@ -220,28 +220,30 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
                          nn.Linear(256, 256))),
     "cumsum": (lambda: Function(lambda a, b, x: b(a(x).cumsum(1)), conv(), conv()),
                f"cumsum (cumsum): {SAID}; {REMEDY}", ALONE),
-    "max pool dilation": (lambda: nn.Sequential(nn.MaxPool2d(2, dilation=2)), "0 (max_pool2d): "
-                          "dilation (2, 2) is not supported; use dilation=1", MAX_POOL),
+    "max pool dilation": (lambda: nn.Sequential(nn.MaxPool2d(2, 1, 1, 5)), "0 (max_pool2d): "
+                          "its windows would be those of more than 16 pools; use dilation=1",
+                          MAX_POOL),
     "max pool indices": (lambda: Function(lambda x: F.max_pool2d(x, 2, return_indices=True)[1]),
                          "max_pool2d (max_pool2d_with_indices): its second result (the indices) is "
                          "used; use the pooled values only",
                          lambda: Function(lambda x: F.max_pool2d(x, 2, return_indices=True)[0])),
-    "average pool ceil": (lambda: nn.Sequential(nn.AvgPool2d(3, 2, ceil_mode=True)), "0 "
-                          "(avg_pool2d): ceil_mode=True is not supported, where windows reach "
-                          "beyond the map; use ceil_mode=False",
-                          lambda: nn.Sequential(nn.AvgPool2d(3, 2))),
-    "average pool count": (
-        lambda: nn.Sequential(nn.AvgPool2d(3, 2, 1, count_include_pad=False)), "0 (avg_pool2d): "
-        "padding with count_include_pad=False is not supported; use padding=0 or "
-        "count_include_pad=True", lambda: nn.Sequential(nn.AvgPool2d(3, 2, 1))),
+    **{f"average pool, {fields}": (
+        lambda fields=fields: nn.Sequential(WIDE(), nn.AvgPool2d(3, **fields)), "1 (avg_pool2d): "
+        "its windows differ in how many elements count, and of a layer with weights for each place "
+        f"4,096 elements are made at most, not {rows}; use ceil_mode=False, and padding=0 or "
+        "count_include_pad=True", lambda fields=fields: nn.Sequential(conv(), nn.AvgPool2d(
+            3, **fields)))
+       for fields, rows in (({"stride": 1, "padding": 1, "count_include_pad": False}, "4,608"),
+                            ({"stride": 1, "padding": 1, "count_include_pad": False,
+                              "ceil_mode": True}, "4,608"))},
     "mean of the batch": (
         lambda: Function(lambda x: x.mean((0, 2), keepdim=True)), "mean (mean): the mean over axes "
         "[0, 2] of shape (1, 4, 8, 8) is not supported; take the mean over channels, height and "
         "width, without a dtype", lambda: Function(lambda x: x.mean((1, 2), keepdim=True))),
-    "largest of all": (lambda: Function(lambda x: x.amax((1, 3))), "amax (amax): the maximum "
-                       "over axes [1, 3] of shape (1, 4, 8, 8) is not supported; take the "
-                       "maximum over the axes (2, 3) of a map",
-                       lambda: Function(lambda x: x.amax((2, 3)))),
+    "largest of the batch": (lambda: Function(lambda x: x.amax((0, 3), True)), "amax (amax): the "
+                             "maximum over axes [0, 3] of shape (1, 4, 8, 8) is not supported; "
+                             "take the maximum over the axes (2, 3) of a map",
+                             lambda: Function(lambda x: x.amax((1, 3), True))),
     "no statistics": (lambda: nn.Sequential(nn.BatchNorm2d(4, track_running_stats=False)), "0 "
                       "(batch_norm): it takes its statistics from the batch; export the model "
                       "after model.eval(), with track_running_stats=True",

@@ -10,9 +10,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from celosia.frontend.call import Call
+from celosia.frontend.call import Call, map_shape
 from celosia.frontend.moves import repeats
 from celosia.frontend.periodic import axis, layer
+from celosia.frontend.pooling import MOST, Windows, pooled
 from celosia.graph import AvgPool, MaxPool, Move, Node
 from celosia_spec.epilogue import Pool
 
@@ -34,7 +35,7 @@ def average(call: Call) -> Node | list[Node]:
 
 
 def largest(call: Call) -> Node | list[Node]:
-    """Return a max-pool; CompileError where windows differ in size."""
+    """Return a max-pool; where windows differ in size, several, one behind the other."""
     axes = _axes(call)
     pools = [_pool(windows) for windows in axes]
     if all(pools):
@@ -43,11 +44,27 @@ def largest(call: Call) -> Node | list[Node]:
                        pool=Pool(window=window, stride=stride))
     if all(end - first == 1 for windows in axes for first, end in windows):
         return _by_element(call, axes)
-    _, _, height, width = call.value("self").shape
-    high, wide = call.pair("output_size")
-    raise call.refuse(f"a map of {height} x {width} does not divide into {high} x {wide}, so its "
-                      "windows are of several sizes",
-                      f"{_WAY_OUT}, or take averages")
+    lines, columns = (_parts(windows, size) for windows, size in
+                      zip(axes, call.value("self").shape[2:], strict=True))
+    if len(lines) * len(columns) <= MOST:
+        return pooled(call, (lines, columns), f"{_WAY_OUT}, or take averages")
+    return _apart(call, axes)
+
+
+def _apart(call: Call, axes: tuple[_Windows, _Windows]) -> list[Node]:
+    """Return a max-pool of a map in which all windows are of one size and next to each other: the
+    last elements of smaller ones stand there several times."""
+    source = call.value("self")
+    shape = map_shape(source.shape)
+    index, size = np.arange(math.prod(shape)).reshape(shape), []
+    for along, windows in enumerate(axes, start=1):
+        size.append(max(end - first for first, end in windows))
+        index = index.take([min(first + at, end - 1) for first, end in windows
+                            for at in range(size[-1])], along)
+    inner, window = call.part("inner"), (size[0], size[1])
+    return [Move(name=inner, inputs=(source.name,), index=index, operator=call.operator,
+                 remedy=f"{_WAY_OUT}, or take averages"),
+            MaxPool(name=call.name, input=inner, pool=Pool(window=window, stride=window))]
 
 
 def _axes(call: Call) -> tuple[_Windows, _Windows]:
@@ -65,6 +82,15 @@ def _pool(windows: _Windows) -> tuple[int, int] | None:
         return None
     size = min(sizes)
     return size, min(steps, default=size)
+
+
+def _parts(windows: _Windows, before: int) -> list[Windows]:
+    """Return windows as those of every so-manieth output, all of one size."""
+    if (even := _pool(windows)) is not None:
+        return [Windows(windows[0][0], 1, *even, len(windows))]
+    count = math.gcd(before, len(windows))
+    return [Windows(first, 1, end - first, before // count, count)
+            for first, end in windows[:len(windows) // count]]
 
 
 def _pairs(pools: list[tuple[int, int] | None]) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from celosia.frontend import adaptive, arithmetic, resizing
+from celosia.frontend import adaptive, arithmetic, pooling, resizing
+from celosia.frontend.by_place import by_place
 from celosia.frontend.call import Call, Constant, Value, map_shape
 from celosia.frontend.refusals import REMEDIES
 from celosia.graph import (
@@ -23,6 +24,7 @@ from celosia.graph import (
     Curve,
     Leaky,
     MaxPool,
+    Move,
     Node,
     Pad,
     Reshape,
@@ -277,11 +279,13 @@ def hardsigmoid(call: Call) -> list[Node]:
             Activate(name=call.name, input=sixth, activation=within(0, 1))]
 
 
-def max_pool2d(call: Call) -> Node:
+def max_pool2d(call: Call) -> Node | list[Node]:
     source, window = call.value("self"), call.pair("kernel_size")
-    if call.pair("dilation") != (1, 1):
-        raise call.refuse(f"dilation {call.pair('dilation')} is not supported", "use dilation=1")
     stride, (top, left) = call.pair("stride", window), call.pair("padding")
+    if call.pair("dilation") != (1, 1):
+        lines, columns = (pooling.dilated(-before, *own) for before, *own in zip(
+            (top, left), call.pair("dilation"), window, stride, call.shape[-2:], strict=True))
+        return pooling.pooled(call, (lines, columns), "use dilation=1")
     # With ceil_mode windows reach beyond the map.
     bottom, right = (
         max((count - 1) * step + wide - size - before, 0) for count, step, wide, size, before in
@@ -290,20 +294,38 @@ def max_pool2d(call: Call) -> Node:
                    padding=(top, left, bottom, right))
 
 
-def avg_pool2d(call: Call) -> Node:
+def avg_pool2d(call: Call) -> Node | list[Node]:
     window, (top, left) = call.pair("kernel_size"), call.pair("padding")
     stride, sizes = call.pair("stride", window), call.value("self").shape[-2:]
-    if call.args["ceil_mode"] and any(
-            (count - 1) * step + wide > size + 2 * before for count, step, wide, size, before in
-            zip(call.shape[-2:], stride, window, sizes, (top, left), strict=True)):
-        raise call.refuse("ceil_mode=True is not supported, where windows reach beyond the map",
-                          "use ceil_mode=False")
-    if (top, left) != (0, 0) and not call.args["count_include_pad"]:
-        raise call.refuse("padding with count_include_pad=False is not supported",
-                          "use padding=0 or count_include_pad=True")
-    divisor = call.args["divisor_override"] or window[0] * window[1]
+    below, right = (
+        max((count - 1) * step + wide - size - before, before) for count, step, wide, size, before
+        in zip(call.shape[-2:], stride, window, sizes, (top, left), strict=True))
+    divisor, counted = call.args["divisor_override"], call.args["count_include_pad"]
+    if not divisor and ((below, right) != (top, left) or ((top, left) != (0, 0) and not counted)):
+        return by_place(call, call.value("self"), _clipped(call, counted=counted),
+                        "its windows differ in how many elements count",
+                        "use ceil_mode=False, and padding=0 or count_include_pad=True")
     return AvgPool(name=call.name, input=call.value("self").name, window=window, stride=stride,
-                   padding=(top, left, top, left), divisor=int(divisor))
+                   padding=(top, left, below, right), divisor=int(divisor or math.prod(window)))
+
+
+def _clipped(call: Call, *, counted: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return what places of an average pool count along height and width: elements within the map,
+    their weights such that the sum is divided by all of the window that is in the map, or within
+    its padding where that is counted."""
+    window = call.pair("kernel_size")
+    found = []
+    for size, count, wide, step, before in zip(
+            call.value("self").shape[-2:], call.shape[-2:], window, call.pair("stride", window),
+            call.pair("padding"), strict=True):
+        own = np.zeros((count, size))
+        for place in range(count):
+            begin = place * step - before
+            inside = np.arange(max(begin, 0), min(begin + wide, size))
+            own[place, inside] = 1 / (min(begin + wide, size + before) - begin if counted
+                                      else len(inside))
+        found.append(own)
+    return found[0], found[1]
 
 
 def mean(call: Call) -> Node | list[Node]:
@@ -341,14 +363,60 @@ def _summed(call: Call, what: str, given: Sequence[int], *, mean: bool) -> Node 
     return [layer, Reshape(name=call.name, input=name, shape=call.map_result())]
 
 
-def largest(call: Call) -> Node:
+def largest(call: Call) -> Node | list[Node]:
     if call.args.get("dim") is None:
         raise call.refuse("it compares all elements, or two tensors", "use a max-pool, or amax "
                           "over the axes (2, 3)")
     axes = call.args["dim"]
-    window = _reduced(call, "maximum", axes if isinstance(axes, (list, tuple)) else [axes])
+    axes = axes if isinstance(axes, (list, tuple)) else [axes]
+    rank = len(call.value("self").shape)
+    if 1 in (over := {axis % rank for axis in axes}) and 0 not in over and rank in (3, 4):
+        return _largest_of_channels(call, over)
+    window = _reduced(call, "maximum", axes)
     return MaxPool(name=call.name, input=call.value("self").name,
                    pool=Pool(window=window, stride=window))
+
+
+def _largest_of_channels(call: Call, axes: set[int]) -> list[Node]:
+    """Return the layers that compare channels, after places: of halves a and b, each time,
+    ``b + relu(a - b)``."""
+    source = call.value("self")
+    count, *sizes = map_shape(source.shape)
+    axes = axes if len(source.shape) == 4 else {axis + (axis > 1) for axis in axes}
+    window = sizes[0] if 2 in axes else 1, sizes[1] if 3 in axes else 1
+    name, nodes = source.name, list[Node]()
+    if window != (1, 1):
+        pooled = call.part("pooled")
+        nodes.append(MaxPool(name=pooled, input=name, pool=Pool(window=window, stride=window)))
+        name, sizes = pooled, [size // own for size, own in zip(sizes, window, strict=True)]
+    while count > 1:
+        half, pairs = (count + 1) // 2, count // 2
+        own = np.arange(pairs)
+        difference = np.zeros((pairs, count))
+        difference[own, own], difference[own, half + own] = 1, -1
+        beyond, number = np.zeros((half, pairs + count)), f".{count}"
+        beyond[own, own] = beyond[own, pairs + half + own] = 1
+        beyond[pairs:, pairs + pairs:pairs + half] = 1      # an odd one
+        less, larger, both = (call.part(f"{part}{number}") for part in
+                              ("difference", "inner", "both"))
+        elements = np.arange((pairs + count) * math.prod(sizes)).reshape(-1, *sizes)
+        made = call.name if half == 1 and (1, *sizes) == call.map_result() else call.part(
+            f"largest{number}")
+        nodes += [_fixed(less, name, difference),
+                  Activate(name=larger, input=less, activation=Relu()),
+                  Move(name=both, inputs=(larger, name), index=elements, operator=call.operator,
+                       remedy=REMEDIES["amax"]),
+                  _fixed(made, both, beyond)]
+        name, count = made, half
+    if name != call.name:
+        nodes.append(Reshape(name=call.name, input=name, shape=call.map_result()))
+    return nodes
+
+
+def _fixed(name: str, source: str, weight: np.ndarray) -> Conv:
+    """Return a layer of one place with weights (rows, channels) that are no parameters."""
+    weight = weight[:, :, None, None]
+    return Conv(name=name, input=source, weight=weight, bias=None, live=weight != 0, fixed=True)
 
 
 def _reduced(call: Call, what: str, given: Sequence[int]) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from itertools import count
 import numpy as np
 import torch
 
+from celosia.frontend.by_place import by_place
 from celosia.frontend.call import Call, map_shape
 from celosia.frontend.moves import repeats, spreads
 from celosia.frontend.periodic import axis, layer
@@ -40,13 +41,15 @@ def linear(call: Call) -> list[Node]:
     given = told if factors is None else [1.0, *factors][-2:]
     if call.args["align_corners"] and any(
             1 < old != new for old, new in zip(sizes, after, strict=True)):
-        raise call.refuse("with align_corners=True weights differ from place to place", _WAY_OUT)
+        lines, columns = (_corners(old, new) for old, new in zip(sizes, after, strict=True))
+        return by_place(call, call.value("input"), (lines, columns),
+                        "with align_corners=True weights differ from place to place", _WAY_OUT)
     if any(abs(one - other) > 1e-6 * one for one, other in zip(given, told, strict=True)):
         raise _uneven(call, before)
-    lines, columns = (axis([_between(at, old, new) for at in range(new)], old)
+    down, right = (axis([_between(at, old, new) for at in range(new)], old)
                       for old, new in zip(sizes, after, strict=True))
-    assert lines is not None and columns is not None
-    return layer(call, call.value("input").name, shape, (lines, columns), _WAY_OUT)
+    assert down is not None and right is not None
+    return layer(call, call.value("input").name, shape, (down, right), _WAY_OUT)
 
 
 def nearest(call: Call) -> list[Node] | Move:
@@ -84,6 +87,13 @@ def _between(at: int, before: int, after: int) -> Mapping[int, float]:
     here = math.floor(place)
     behind = float(place - here)
     return {here: 1 - behind, here + 1: behind} if behind else {here: 1.0}
+
+
+def _corners(before: int, after: int) -> np.ndarray:
+    """Return the weights of the outputs of an axis whose first and last elements stay, float64
+    (after, before)."""
+    places = np.linspace(0, before - 1, after) if after > 1 else np.zeros(1)
+    return np.maximum(0, 1 - abs(places[:, None] - np.arange(before)))
 
 
 def _as_map(shape: tuple[int, ...]) -> Shape:

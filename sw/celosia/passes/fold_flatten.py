@@ -210,4 +210,6 @@ def _whole_map(node: Conv, shape: Shape) -> Conv:
     if node.groups != 1 or node.kernel != (1, 1) or any(node.padding) or node.up != (1, 1):
         raise CompileError(node.name, "conv2d", f"convolves a flattened map of shape {shape}",
                            "use a linear layer behind the flattening")
-    return replace(node, weight=node.weight.reshape(node.weight.shape[0], *shape))
+    whole = len(node.weight), *shape
+    return replace(node, weight=node.weight.reshape(whole),
+                   live=None if node.live is None else node.live.reshape(whole))
