@@ -250,13 +250,23 @@ def _table(size: int) -> Callable[[Command, LayerWords, Sequence[Piece], int], s
 
 def _join(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
     fields = command.fields
-    of_add = own.layer["residual"] and fields["second"] == own.layer["residual_slot"]
+    of_add = (own.layer["residual"] and fields["second"] == own.layer["residual_slot"]
+              and (fields["room"] < 0 or not _filled(own, found, at, residual=True)
+                   & _filled(own, found, at, residual=False)))
     second, why = f"{fields['second']}", "maps are read together"
     if of_add:
         second += f" less {fields['room']}"
         why = "the residual operand has room in the sums"
     return (f"slot {fields['slot']} gets the larger exponent of slots {fields['first']} and "
             f"{second}: {why}")
+
+
+def _filled(own: LayerWords, found: Sequence[Piece], at: int, *, residual: bool) -> set[str]:
+    """Return the maps that a layer adds, or those that it multiplies. One that is both takes no
+    exponent of the reading for itself, unless by a room below 0."""
+    return {_named(found, at, first_element(fill.fields) // ENTRY_WORDS)
+            for fill in own.commands(Op.FILL)
+            if fill.fields["residual"] == residual and not fill.fields["zero"]}
 
 
 def _fields(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:

@@ -118,6 +118,7 @@ class Leaky:
     """``y[c] = x[c]`` on one side of a number, on the other a line of another slope.
 
     slope : float64 (C,).   knee : the number.   above : whether the line is above it, not below.
+    fixed : whether the slopes are no parameters of the network.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Leaky:
     slope: np.ndarray
     knee: float = 0.0
     above: bool = False
+    fixed: bool = True
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return what it makes of a map (C, H, W)."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import celosia
 from celosia.bands.disassembly import layer_words
 from celosia.bands.lives import Life
 from celosia.bands.occupancy import Kind, Piece, flash_bytes, fullest, letters, picture, pieces
@@ -85,6 +86,31 @@ def test_what_is_added_is_told():
     fills = [line.says for line in layer.lines if line.op == "fill"]
     assert any(says.startswith("a, 6 channels") for says in fills)
     assert any(says.startswith("what is added, a, 6 channels") for says in fills)
+
+
+@pytest.mark.parametrize(("scale", "small"), [(1, False), (2.0**-14, True)])
+def test_a_tensor_that_is_read_and_added_has_no_room_of_its_own(scale, small):
+    """But where the weights are so small that it needs more than its exponent."""
+    torch = pytest.importorskip("torch")
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b = (torch.nn.Conv2d(2, 4, 3, padding=1) for _ in range(2))
+            self.both = torch.nn.Conv2d(8, 4, 3, padding=1)
+
+        def forward(self, x):
+            a, b = self.a(x), self.b(x)
+            return scale * self.both(torch.cat([a, b], 1)) + b
+
+    program = celosia.compile(Net().eval(), (1, 2, 6, 6), target="icebreaker")
+    node = program.graph.nodes[-1]
+    assert node.inputs == ("a", "b") and node.epilogue.add == "b"
+    assert node.room < 0 if small else node.room is None
+    joins = [line.says for line in explain(program)[0][-1].lines if line.op == "join"]
+    whys = ["maps are read together", "the residual operand has room in the sums"]
+    assert [says.split(": ")[1] for says in joins] == whys[:1 + small]
 
 
 def test_what_flash_brings_is_told(capsys):

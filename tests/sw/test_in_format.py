@@ -209,6 +209,25 @@ def test_pruned_weights_stay_zero():
     assert pruned["last"] <= 12
 
 
+def test_slopes_that_are_constants_stay():
+    """Those of a PReLU are parameters."""
+    x = drawn(12, 2, 8, 8)
+    for function, trained in ((nn.LeakyReLU(0.2), 2), (nn.PReLU(3, 0.2), 3)):
+        torch.manual_seed(2)
+        net = nn.Sequential(nn.Conv2d(2, 3, 3), function, nn.Conv2d(3, 2, 3)).eval()
+        made = compress.in_format(net, x[:1])
+        [slopes] = (node for node in made.graph().nodes if node.name == "1")
+        assert np.allclose(np.unique(slopes.weight), [0, 0.2, 0.8])
+        assert len(made.weights) == trained
+        made(x).square().sum().backward()
+        with torch.no_grad():
+            for weight in made.parameters():
+                weight -= 0.01 * weight.grad / weight.grad.abs().max()
+        [after] = (node for node in made.graph().nodes if node.name == slopes.name)
+        assert np.array_equal(after.weight, slopes.weight) is (trained == 2)
+        assert np.array_equal(made(x).detach(), celosia.run(made.program(), x).values)
+
+
 def test_the_model_stays_as_it_was():
     x, net = drawn(6, 2, 8, 8), network()
     state = {name: value.clone() for name, value in net.state_dict().items()}

@@ -239,22 +239,23 @@ def _bounded(call: Call, source: Value, bound: float, *, above: bool) -> Node | 
 
 
 def leaky_relu(call: Call) -> Node:
-    return _leaky(call, np.full(1, float(call.args["negative_slope"])))
+    return _leaky(call, np.full(1, float(call.args["negative_slope"])), fixed=True)
 
 
 def where(call: Call) -> Node:
     if "weight" not in call.args:
         raise call.refuse("it chooses between tensors element by element", REMEDIES["where"])
-    return _leaky(call, call.constant("weight", "slope").ravel())
+    return _leaky(call, call.constant("weight", "slope").ravel(), fixed=False)
 
 
-def _leaky(call: Call, slope: np.ndarray) -> Node:
+def _leaky(call: Call, slope: np.ndarray, *, fixed: bool) -> Node:
     source = call.value("self")
     channels = source.shape[1]
     if slope.size not in (1, channels):
         raise call.refuse(f"it has {slope.size} slopes for {channels} channels",
                           "give it one slope, or one for each channel")
-    return Leaky(name=call.name, input=source.name, slope=np.broadcast_to(slope, channels).copy())
+    return Leaky(name=call.name, input=source.name, fixed=fixed,
+                 slope=np.broadcast_to(slope, channels).copy())
 
 
 def curve(call: Call) -> Node:

@@ -37,5 +37,5 @@ def leaky_to_linear(graph: Graph) -> Graph:
                  index=np.stack([place, place + place.size], axis=1).reshape(-1, *shape[1:]),
                  remedy="replace it with ReLU and train the model again"),
             Conv(name=node.name, input=both, bias=None, groups=shape[0], weight=np.stack(
-                weights, axis=1)[:, :, None, None])]
+                weights, axis=1)[:, :, None, None], fixed=node.fixed)]
     return replace(graph, nodes=tuple(nodes))

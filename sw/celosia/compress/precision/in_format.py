@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from celosia_sim.golden.linear import bordered
 from celosia_sim.golden.model import GoldenResult
 from celosia_spec.epilogue import STATIC
 from celosia_spec.errors import ArgumentError, located, refusals
-from celosia_spec.host_layers import MOVES, HostLayer
+from celosia_spec.host_layers import MOVES, HostLayer, compute
 from celosia_spec.qgraph import Border, NodeKind, QGraph, QNode
 
 if TYPE_CHECKING:
@@ -57,10 +58,10 @@ def in_format(
 
     It has the weights and biases of the network that the compiled program has, batch normalisation
     folded; a weight that is 0, because it was pruned, stays so. The straight pieces of functions
-    and products stay as they are. Train it with any loop, such as `FineTune`,
-    with the float network as teacher where labels are few; `InFormat.program` compiles it. What
-    the host computes behind the output, such as a softmax, is left out here, but not where it only
-    moves elements.
+    and products stay as they are, and so do slopes of `LeakyReLU`. Train it with any loop, such as
+    `FineTune`, with the float network as teacher where labels are few; `InFormat.program` compiles
+    it. What the host computes behind the output, such as a softmax, is left out here, but not where
+    it only moves elements.
 
     clip : give each row of weights, and with static exponents each stored tensor but the output,
            the exponent at which its mantissas are nearest to it, in the mean of squares, and clip
@@ -212,25 +213,21 @@ def _bordered(read: torch.Tensor, border: Border) -> torch.Tensor:
     if not any(border):
         return read
     numbers = np.arange(read[0].numel()).reshape(1, *read.shape[1:])
-    at = torch.from_numpy(bordered(numbers, border)[0]).to(read.device)
-    return read.flatten(1)[:, at.flatten()].reshape(-1, *at.shape)
+    return _taken(read, bordered(numbers, border)[0])
 
 
 def _moved(output: torch.Tensor, layers: Sequence[HostLayer]) -> torch.Tensor:
     """Return what those first layers of the host make of an output that change no value."""
-    for layer in layers:
-        if layer.operator not in MOVES:
-            break
-        if layer.operator == "movedim":
-            assert layer.axis is not None
-            output = output.movedim(1 + layer.axis, -1)
-        elif layer.operator == "pixel_shuffle":
-            channels, height, width = layer.shape
-            down, across = height // output.shape[2], width // output.shape[3]
-            parts = output.reshape(-1, channels, down, across, *output.shape[2:])
-            output = parts.permute(0, 1, 4, 2, 5, 3)
-        output = output.reshape(-1, *layer.shape)
-    return output
+    moves = list(takewhile(lambda layer: layer.operator in MOVES, layers))
+    if not moves:
+        return output
+    numbers = np.arange(output[0].numel()).reshape(1, *output.shape[1:])
+    return _taken(output, compute(moves, numbers)[0])
+
+
+def _taken(maps: torch.Tensor, at: np.ndarray) -> torch.Tensor:
+    """Return elements of maps (N, ...) by their numbers (...)."""
+    return maps.flatten(1)[:, torch.from_numpy(at.ravel()).to(maps.device)].reshape(-1, *at.shape)
 
 
 class _Straight(torch.autograd.Function):
