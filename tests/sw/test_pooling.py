@@ -49,6 +49,10 @@ NETWORKS = {
            {"kernel_size": (2, 5), "padding": (0, 2), "count_include_pad": False},
            {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
            {"kernel_size": 4, "ceil_mode": True},
+           {"kernel_size": (3, 2), "stride": (2, 1), "padding": 1, "count_include_pad": False},
+           {"kernel_size": 2, "stride": 2, "padding": 1, "count_include_pad": False},
+           {"kernel_size": (1, 3), "stride": (1, 2), "padding": (0, 1), "ceil_mode": True,
+            "count_include_pad": False},
            {"kernel_size": 4, "padding": 1, "ceil_mode": True, "count_include_pad": False},
            {"kernel_size": 4, "padding": 1, "ceil_mode": True, "divisor_override": 5},
            {"kernel_size": 3, "padding": 1, "count_include_pad": False, "divisor_override": 7})},
@@ -69,6 +73,8 @@ NETWORKS = {
        for size in ((9, 11), (10, 12), (5, 9), (3, 4), (1, 6))},
     "corners of lines": (lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.Upsample(
         scale_factor=2, mode="linear", align_corners=True)), (1, 3, 12)),
+    **{f"other factors, {mode}": (lambda mode=mode: behind(nn.Upsample(
+        scale_factor=(1.3, 0.7), mode=mode)), MAP) for mode in ("nearest", "bilinear")},
     "16 times, nearest": (lambda: behind(nn.Upsample(scale_factor=16), 2), (1, 3, 2, 3)),
     "16 times, bilinear": (lambda: nn.Sequential(
         conv(2, 3), nn.Upsample(scale_factor=16, mode="bilinear")), (1, 3, 2, 3)),
@@ -103,11 +109,13 @@ def test_spatial_attention() -> None:
 
 def test_what_has_no_room_is_refused() -> None:
     for layer, words in (
-            (nn.AvgPool2d(3, 1, 1, count_include_pad=False), "how many elements count, and of a "
+            (nn.AvgPool2d(5, 1, 2, count_include_pad=False), "how many elements count, and of a "
              "layer with weights for each place 4,096 elements are made at most, not 8,192; use "
              "ceil_mode=False, and padding=0 or count_include_pad=True"),
             (nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), "with align_corners="
              "True weights differ .*; give it a size or a factor by which it becomes just that"),
+            (nn.MaxPool2d(2, 3, 1, 33), "a window lies beyond the map, and the largest of nothing "
+             "is no number; use less padding, or ceil_mode=False"),
             (nn.MaxPool2d(2, 1, dilation=9), "those of more than 16 pools; use dilation=1")):
         with pytest.raises(CompileError, match=words):
             celosia.compile(nn.Sequential(conv(8, 3), layer), (1, 3, 32, 32))

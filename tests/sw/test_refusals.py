@@ -228,13 +228,13 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
                          "used; use the pooled values only",
                          lambda: Function(lambda x: F.max_pool2d(x, 2, return_indices=True)[0])),
     **{f"average pool, {fields}": (
-        lambda fields=fields: nn.Sequential(WIDE(), nn.AvgPool2d(3, **fields)), "1 (avg_pool2d): "
+        lambda fields=fields: nn.Sequential(WIDE(), nn.AvgPool2d(5, **fields)), "1 (avg_pool2d): "
         "its windows differ in how many elements count, and of a layer with weights for each place "
         f"4,096 elements are made at most, not {rows}; use ceil_mode=False, and padding=0 or "
         "count_include_pad=True", lambda fields=fields: nn.Sequential(conv(), nn.AvgPool2d(
-            3, **fields)))
-       for fields, rows in (({"stride": 1, "padding": 1, "count_include_pad": False}, "4,608"),
-                            ({"stride": 1, "padding": 1, "count_include_pad": False,
+            5, **fields)))
+       for fields, rows in (({"stride": 1, "padding": 2, "count_include_pad": False}, "4,608"),
+                            ({"stride": 1, "padding": 2, "count_include_pad": False,
                               "ceil_mode": True}, "4,608"))},
     "mean of the batch": (
         lambda: Function(lambda x: x.mean((0, 2), keepdim=True)), "mean (mean): the mean over axes "

@@ -80,10 +80,14 @@ REFUSED = {
     "largest": (nn.Sequential(conv(64), nn.AdaptiveMaxPool2d(5)), "of a map of 64 x 15 x 15 it "
                 "moves elements one by one, .*; choose an output size that divides the map, or",
                 nn.AdaptiveAvgPool2d(5)),
-    "another factor": (nn.Upsample(scale_factor=1.3), "it resizes 8 x 8 to 10 x 10, by other "
-                       "factors than it was given", nn.Upsample(size=10)),
-    "another factor, bilinear": (nn.Upsample(scale_factor=1.3, mode="bilinear"), "by other factors",
-                                 nn.Upsample(size=10, mode="bilinear"))}
+    "another factor": (nn.Sequential(conv(64), nn.Upsample(scale_factor=1.3)), "of a map of 64 x "
+                       "10 x 10 it moves elements one by one, .*; give it a size or a factor",
+                       nn.Upsample(size=10)),
+    "another factor, bilinear": (
+        nn.Sequential(conv(64), nn.Upsample(scale_factor=1.3, mode="bilinear")), "it resizes 8 x 8 "
+        "to 10 x 10, by other factors than it was given, and of a layer with weights for each "
+        "place 4,096 elements are made at most, not 6,400; give it a size or a factor",
+        nn.Upsample(size=10, mode="bilinear"))}
 
 
 @pytest.mark.parametrize("name", REFUSED)

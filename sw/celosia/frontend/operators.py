@@ -303,6 +303,8 @@ def avg_pool2d(call: Call) -> Node | list[Node]:
         in zip(call.shape[-2:], stride, window, sizes, (top, left), strict=True))
     divisor, counted = call.args["divisor_override"], call.args["count_include_pad"]
     if not divisor and ((below, right) != (top, left) or ((top, left) != (0, 0) and not counted)):
+        if not counted and (found := pooling.within(call)) is not None:
+            return found
         return by_place(call, call.value("self"), _clipped(call, counted=counted),
                         "its windows differ in how many elements count",
                         "use ceil_mode=False, and padding=0 or count_include_pad=True")

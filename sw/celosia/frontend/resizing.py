@@ -45,7 +45,10 @@ def linear(call: Call) -> list[Node]:
         return by_place(call, call.value("input"), (lines, columns),
                         "with align_corners=True weights differ from place to place", _WAY_OUT)
     if any(abs(one - other) > 1e-6 * one for one, other in zip(given, told, strict=True)):
-        raise _uneven(call, before)
+        lines, columns = (_weights((np.arange(new) + 0.5) / factor - 0.5, old) for old, new, factor
+                          in zip(sizes, after, given, strict=True))
+        return by_place(call, call.value("input"), (lines, columns), f"it resizes {_size(before)} "
+                        f"to {_size(call.shape)}, by other factors than it was given", _WAY_OUT)
     down, right = (axis([_between(at, old, new) for at in range(new)], old)
                       for old, new in zip(sizes, after, strict=True))
     assert down is not None and right is not None
@@ -63,20 +66,16 @@ def nearest(call: Call) -> list[Node] | Move:
     at = torch.arange(shape[1] * shape[2], dtype=torch.float64).reshape(1, 1, *shape[1:])
     taken = torch.ops.aten.upsample_nearest2d(
         at, None if factors else size, [1.0, *factors][-2:] if factors else None)[0, 0].long()
+    every = Move(name=call.name, inputs=(call.value("input").name,), operator=call.operator,
+                 index=np.arange(shape[0])[:, None, None] * at.numel() + taken.numpy(),
+                 remedy=_WAY_OUT)
     if repeats(shape[1:], size):
-        every = np.arange(shape[0])[:, None, None] * at.numel() + taken.numpy()
-        return Move(name=call.name, inputs=(call.value("input").name,), operator=call.operator,
-                    index=every, remedy=_WAY_OUT)
+        return every
     lines, columns = (axis([{int(one): 1.0} for one in of], old) for of, old in (
         (taken[:, 0] // shape[2], shape[1]), (taken[0], shape[2])))
     if lines is None or columns is None:
-        raise _uneven(call, before)
+        return every
     return layer(call, call.value("input").name, shape, (lines, columns), _WAY_OUT)
-
-
-def _uneven(call: Call, before: tuple[int, ...]) -> Exception:
-    return call.refuse(f"it resizes {_size(before)} to {_size(call.shape)}, by other factors than "
-                       "it was given", _WAY_OUT)
 
 
 def _between(at: int, before: int, after: int) -> Mapping[int, float]:
@@ -92,8 +91,13 @@ def _between(at: int, before: int, after: int) -> Mapping[int, float]:
 def _corners(before: int, after: int) -> np.ndarray:
     """Return the weights of the outputs of an axis whose first and last elements stay, float64
     (after, before)."""
-    places = np.linspace(0, before - 1, after) if after > 1 else np.zeros(1)
-    return np.maximum(0, 1 - abs(places[:, None] - np.arange(before)))
+    return _weights(np.linspace(0, before - 1, after) if after > 1 else np.zeros(1), before)
+
+
+def _weights(places: np.ndarray, before: int) -> np.ndarray:
+    """Return the weights of elements between those of an axis, float64 (places, before)."""
+    inside = places.clip(0, before - 1)
+    return np.maximum(0, 1 - abs(inside[:, None] - np.arange(before)))
 
 
 def _as_map(shape: tuple[int, ...]) -> Shape:
