@@ -1,5 +1,6 @@
 """What a float graph computes as it was imported: before any pass, quantisers and all."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import assert_never
@@ -64,7 +65,13 @@ def as_imported(imported: Graph, optimised: Graph, values: np.ndarray) -> np.nda
     added = optimised.host[:len(optimised.host) - len(imported.host)]
     raised = np.array(optimised.raised.get(optimised.output, (0,)))[:, None, None]
     own = np.ldexp(values.reshape(len(values), *optimised.shapes[optimised.output]), -raised)
-    return compute(added, own.reshape(len(values), *optimised.output_shape))
+    made = compute(added, own.reshape(len(values), *optimised.output_shape))
+    found = made.reshape(len(made), -1).copy()
+    for before, after in zip(imported.returns, optimised.returns, strict=True):
+        moves = after.host[:len(after.host) - len(before.host)]
+        found[:, before.first:before.first + math.prod(before.shape)] = compute(
+            moves, after.part(made)).reshape(len(made), -1)
+    return found.reshape(made.shape)
 
 
 def floats(imported: Graph, x: np.ndarray) -> np.ndarray:

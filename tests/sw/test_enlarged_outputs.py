@@ -109,6 +109,19 @@ def test_small_ones_are_larger_in_training_too() -> None:
         assert np.square(answers[name] - value).sum() < np.square(value).sum() / 10**2.8
 
 
+@pytest.mark.parametrize("scale", [1, 0.01])
+def test_functions_are_set_beside_outputs_that_the_host_puts_together(scale: float) -> None:
+    net = Net(lambda net, y, x: {"a": net.one(y), "b": scale * F.silu(net.up(y))}).eval()
+    x = np.random.default_rng(0).standard_normal((8, 3, 6, 8)).astype(np.float32)
+    program = celosia.compile(net, (1, 3, 6, 8), target="ulx3s-25f", calibration=x)
+    with torch.no_grad():
+        wanted = {name: value.numpy() for name, value in net(torch.from_numpy(x)).items()}
+    worst = min(10 * np.log10(np.square(wanted[name]).sum() / np.square(
+        found - wanted[name]).sum()) for name, found in celosia.run(program, x).answers.items())
+    assert noise.against_float(program, net, x).functions == pytest.approx(worst, abs=0.01)
+    assert worst > 25
+
+
 def test_what_the_machine_does_is_the_golden_model() -> None:
     net = Net(NETWORKS["two heads"]).eval()
     program = celosia.compile(net, (1, 3, 6, 8), target="icebreaker")
