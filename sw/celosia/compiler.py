@@ -10,6 +10,7 @@ import numpy as np
 
 from celosia.calibration import check_calibration, different
 from celosia.graph import Graph, verify
+from celosia.uncollected import uncollected
 from celosia_boards.arrays import array_for, widest_accumulators
 from celosia_boards.targets import target as find_target
 from celosia_spec.epilogue import DYNAMIC, STATIC, check_exponents
@@ -178,7 +179,8 @@ class Compiler:
 
     def imported(self, model: Any, example_input: Any = None) -> Graph:
         """Return the float graph of a model before any pass."""
-        from celosia.frontend import import_model
+        with uncollected():
+            from celosia.frontend import import_model
 
         return import_model(model, example_input)
 
