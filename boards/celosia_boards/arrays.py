@@ -12,7 +12,7 @@ from typing import Any
 from celosia_boards.description import Target
 from celosia_boards.targets import target, targets
 from celosia_spec.errors import CelosiaError
-from celosia_spec.isa.array import TAP_ROW_BITS, Array
+from celosia_spec.isa.array import ENTRY_WORDS, TAP_ROW_BITS, Array
 from celosia_spec.isa.numbers import ACCUMULATORS, MANTISSA_BITS
 
 __all__ = ["LANES", "ArrayRefused", "array_for", "require", "widest_accumulators"]
@@ -63,7 +63,8 @@ def widest_accumulators(of: Target, array: Array) -> int:
 def _changed(array: Array, changes: Mapping[str, Any]) -> Array:
     """Return the array with other parameters; ValueError where there is none with them.
 
-    Only 16 lanes can leave one a cycle, and more lanes have flatter banks.
+    Only 16 lanes can leave one a cycle, more lanes have flatter banks, and clusters are filled by
+    two words a cycle.
     """
     lanes = changes.get("lanes", array.lanes_all)
     if lanes not in LANES:
@@ -71,6 +72,7 @@ def _changed(array: Array, changes: Mapping[str, Any]) -> Array:
         raise ValueError(f"lanes must be {', '.join(others)} or {last}, not {lanes!r}")
     own = min(lanes, CLUSTER_LANES)
     return replace(array, **{**changes, "lanes": own}, clusters=lanes // own,
+                   fill=2 * ENTRY_WORDS if lanes > own else array.unit,
                    drain=array.drain if lanes == array.lanes_all else 2,
                    bank_rows=min(array.bank_rows, 1 << TAP_ROW_BITS[own]))
 

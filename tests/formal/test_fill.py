@@ -1,6 +1,9 @@
 # amaranth: UnusedElaboratable=no
 """The fill engine: it executes records that are whole, and none is overwritten before it is done; a
-line reads as many words as its elements lie in, one behind the other, whenever they come."""
+line reads as many words as its elements lie in, one behind the other, whenever they come; two at
+once where both are there, and the first one is whole."""
+
+from dataclasses import replace
 
 import pytest
 from amaranth.hdl import Assert, Assume, Cat, Const, Module, Mux, Signal
@@ -10,14 +13,15 @@ from celosia_spec.isa.array import Array
 from formal.prove import holds, inside
 
 ARRAY = Array(lanes=8, controls=64, ring=64, bank_rows=64, main_words=64)
+EIGHT = replace(ARRAY, clusters=2, fill=8)
 WORDS = 15
 """Words of a record."""
 
 
-def engine() -> tuple[Module, list[Signal]]:
+def engine(array: Array) -> tuple[Module, list[Signal]]:
     """Return the fill engine, and its inputs: any records, which have lines of elements that the
     banks hold."""
-    m, own = Module(), FillEngine(ARRAY)
+    m, own = Module(), FillEngine(array)
     m.submodules.own = core = own.elaborate(None)
     load, grant = Signal(name="load_in"), Signal(name="grant_in")
     given, exponent = Signal(16, name="word_in"), Signal(5, name="exponent_in")
@@ -28,6 +32,7 @@ def engine() -> tuple[Module, list[Signal]]:
         inside(core, name) for name in (
             "running", "granted", "last", "ended", "left", "more", "first", "into", "out", "loads",
             "flags", "place", "kind"))
+    twice = inside(core, "twice") if array.fill == 8 else Const(0)
     read = core.submodules.words.read.data
     apart = flags[3]
     # Records that are queued, words of the next one.
@@ -43,19 +48,20 @@ def engine() -> tuple[Module, list[Signal]]:
         m.d.sync += [line.eq(1), line_reads.eq((7 - run + first) >> 2), reads.eq(0),
                      begin.eq(own.memory.address)]
     with m.If(taken):
-        m.d.sync += [reads.eq(reads + 1), line.eq(~last)]
+        m.d.sync += [reads.eq(reads + 1 + twice), line.eq(~last)]
     waits = at["b"] | at["rows"] | at["rest"]
     inside_line, drains = waits | at["go"], Cat(at[name] for name in _DRAIN).any()
     states = Cat(*at.values())
     m.d.comb += [
         # A record is loaded where there is room; its lines have elements, and no more than fit.
         Assume(~load | own.fills.room | (words > 0)),
-        Assume(~at["a"] | ((run <= 3) & (run >= 4 - ARRAY.lanes * ARRAY.bank_rows))),
+        Assume(~at["a"] | ((run <= 3) & (run >= 4 - array.lanes * array.bank_rows))),
         Assume(~(at["a"] & apart) | (read[:2] == 3)),
         # What is to be shown: of records, and of a line's accesses.
         Assert(~load | (queued < FillEngine.QUEUED)), Assert(~done | (queued > 0)),
         Assert((at["go"] & ~kind.any()) | (queued > 0)),
-        Assert(~taken | (line & (last == (reads + 1 == line_reads)))),
+        Assert(~taken | (line & (last == (reads + 1 + twice == line_reads)))),
+        Assert(~(taken & twice) | ((first == 0) & ~apart)),
         Assert(~own.memory.request | (running & (reads < line_reads))),
         Assert(~line | apart | (own.memory.address == (begin + reads)[:len(begin)])),
         # What carries that from cycle to cycle.
@@ -67,13 +73,14 @@ def engine() -> tuple[Module, list[Signal]]:
         Assert(~(ended & line)), Assert(~(at["a"] | waits | running) | ~loads),
         Assert(~line | running | (apart & waits)), Assert(~(apart & waits) | (line & ~running)),
         Assert(~line | (line_reads - reads == more + 1 - left.as_signed())),
-        Assert(~line | (left.as_signed() <= 0)),
+        Assert(~line | (left.as_signed() <= 0)), Assert(~(flags[-1] & apart)),
     ]
     return m, [load, grant, given, exponent]
 
 
-def test_records_are_whole_and_lines_as_long_as_they_are(tmp_path):
-    holds(*engine(), tmp_path)
+@pytest.mark.parametrize("array", [ARRAY, EIGHT], ids=["four", "eight"])
+def test_records_are_whole_and_lines_as_long_as_they_are(array, tmp_path):
+    holds(*engine(array), tmp_path)
 
 
 def test_lines_that_are_left_too_early_are_found(tmp_path, monkeypatch):
@@ -82,4 +89,4 @@ def test_lines_that_are_left_too_early_are_found(tmp_path, monkeypatch):
     monkeypatch.setattr(FillEngine, "_sequence", lambda self, *others: real(
         self, *others[:-1], Const(1)))
     with pytest.raises(AssertionError, match="Assert failed"):
-        holds(*engine(), tmp_path)
+        holds(*engine(ARRAY), tmp_path)

@@ -14,6 +14,7 @@ from blocks.players import verilog_of
 from blocks.verilated_block import Block
 from celosia_hw.fill.engine import FillEngine
 from celosia_hw.memory.main_memory import MainMemory
+from celosia_hw.memory.shared_memory import SharedMemory
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.floats import code, finish
 from celosia_spec.isa.array import Array
@@ -49,7 +50,9 @@ class Bench(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.engine = engine = self.engine
-        m.submodules.main = main = MainMemory(self.array.main_words)
+        wide = self.array.fill == 8
+        m.submodules.main = main = (SharedMemory(self.array.main_words, 1) if wide else
+                                    MainMemory(self.array.main_words))
         m.submodules.controls = controls = TableMemory(WORDS, 16)
         at, place, exponent, fills = Signal(range(WORDS)), Signal(4), Signal(5), engine.fills
         m.d.comb += [
@@ -59,15 +62,20 @@ class Bench(wiring.Component):
             controls.write.data.eq(self.element),
             main.host.request.eq(self.write & ~self.control),
             main.host.address.eq(self.number >> 2), main.host.data.eq(self.element),
-            main.host.enable.eq(1 << self.number[:2]), main.fetcher.request.eq(self.other),
-            main.fetcher.address.eq(at), engine.data.eq(main.data),
-            engine.exponent.eq(exponent), self.request.eq(engine.memory.request),
+            main.host.enable.eq(1 << self.number[:2]), engine.exponent.eq(exponent),
+            self.request.eq(engine.memory.request),
             *(getattr(self, name).eq(getattr(engine.codes, name))
               for name in ("row", "code", "enable")), self.busy.eq(fills.busy),
             *(getattr(self, name).eq(getattr(engine, name))
               for name in ("clipped", "done", "start")),
         ]
-        connect(m, engine.memory, main.fill)
+        if wide:
+            m.d.comb += [engine.memory.grant.eq(~self.other), engine.data.eq(main.filled),
+                         main.fill.address.eq(engine.memory.address)]
+        else:
+            connect(m, engine.memory, main.fill)
+            m.d.comb += [main.fetcher.request.eq(self.other), main.fetcher.address.eq(at),
+                         engine.data.eq(main.data)]
         with m.If(fills.load):
             m.d.sync += [at.eq(at + 1), place.eq(Mux(place == len(FILL.words) - 1, 0, place + 1))]
         number = Signal(5)
@@ -97,7 +105,7 @@ def play(array, records, main, may, other):
 
 def behind(array):
     """Cycles from ``done`` to when nothing of a record is written any more."""
-    return 3 if array.fill == 4 else 2
+    return 2 if array.fill == 2 else 3
 
 
 def written(array, found):
@@ -131,6 +139,8 @@ def wanted_of(array, record, number, main):
 
 ARRAYS = {"16": Array(main_words=2048), "8": Array(lanes=8, main_words=2048, bank_rows=256),
           "two": Array(main_words=2048, fill=2, bank_rows=512),
+          "eight": Array(main_words=2048, bank_rows=256, fill=8, clusters=2),
+          "eight, of 8": Array(lanes=8, main_words=2048, bank_rows=256, fill=8, clusters=2),
           "deep": Array(main_words=2048, activation_bits=9, bank_rows=512)}
 
 
@@ -163,7 +173,7 @@ def test_every_element_once_at_every_rate(array):
         assert clipped == (number in clips), (number, record)
 
 
-@pytest.mark.parametrize("name", ["16", "two"])
+@pytest.mark.parametrize("name", ["16", "two", "eight", "eight, of 8"])
 def test_cycles_when_the_port_is_free(name):
     array = ARRAYS[name]
     records = [record for record in some_records(array, 600) if cycles(record, array) > 20]

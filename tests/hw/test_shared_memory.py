@@ -4,6 +4,9 @@ written."""
 
 import numpy as np
 import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out, connect, flipped
 
 from blocks.players import verilog_of
 from blocks.verilated_block import Block
@@ -11,6 +14,30 @@ from celosia_hw.memory.shared_memory import SharedMemory
 from celosia_spec.isa.array import ENTRY_WORDS
 
 CYCLES, WORDS = 6000, 64
+
+
+class Halves(wiring.Component):
+    """Main memory, and what fills read in two words."""
+
+    def __init__(self, clusters):
+        self.memory = SharedMemory(WORDS, clusters)
+        self.others = {name: member for name, member in self.memory.signature.members.items()
+                       if name != "filled"}
+        super().__init__({**self.others, "filled": Out(64), "next_filled": Out(64)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = self.memory
+        for name, member in self.others.items():
+            own, inner = getattr(self, name), getattr(memory, name)
+            if member.is_port:
+                m.d.comb += own.eq(inner)
+                continue
+            pairs = zip(own, inner, strict=True) if member.dimensions else [(own, inner)]
+            for one, other in pairs:
+                connect(m, flipped(one), other)
+        m.d.comb += [self.filled.eq(memory.filled[:64]), self.next_filled.eq(memory.filled[64:])]
+        return m
 
 
 def stimulus(clusters):
@@ -33,12 +60,12 @@ def stimulus(clusters):
 @pytest.mark.parametrize("clusters", [2, 4])
 def test_ports(clusters):
     clients, inputs = stimulus(clusters)
-    with Block(verilog_of(SharedMemory(WORDS, clusters))) as block:
+    with Block(verilog_of(Halves(clusters))) as block:
         found = block.stream(inputs, [*(f"{name}__grant" for name in clients), "fill__grant",
-                                      "data", "filled"])
+                                      "data", "filled", "next_filled"])
     assert found["fill__grant"].all()
     known = [[0] * ENTRY_WORDS for _ in range(WORDS)]
-    late = made = read = filled = None
+    late = made = read = filled = behind = None
     reads = fills = 0
     for cycle in range(CYCLES):
         now = {name: int(values[cycle]) for name, values in inputs.items()}
@@ -47,13 +74,14 @@ def test_ports(clusters):
         assert [name for name in clients if found[f"{name}__grant"][cycle]] == [
             name for name in clients
             if name == (late if clients[name] else chosen)], cycle
-        for name, wanted in (("data", read), ("filled", filled)):
+        for name, wanted in (("data", read), ("filled", filled), ("next_filled", behind)):
             assert wanted is None or int(found[name][cycle]) == wanted, (cycle, name)
         reads, fills = reads + (read is not None), fills + (filled is not None)
         # What was chosen in the cycle before is done.
         place, enable, data = made or (0, 0, [])
-        same = enable and place == now["fill__address"]
-        filled = None if same else value(known[now["fill__address"]])
+        filled, behind = (
+            None if word == WORDS or (enable and place == word) else value(known[word])
+            for word in (now["fill__address"], now["fill__address"] + 1))
         read = value(known[place]) if made and not enable else None
         for k in range(ENTRY_WORDS):
             if enable >> k & 1:
@@ -77,4 +105,4 @@ def value(word):
 def test_refusal():
     with pytest.raises(ValueError) as caught:
         SharedMemory(1, 2)
-    assert str(caught.value) == "words must be at least 2, not 1"
+    assert str(caught.value) == "words must be an even number, and at least 2, not 1"

@@ -25,7 +25,7 @@ MACHINES = {
         lanes=8, main_words=4096, bank_rows=128, controls=128, taps=128, clamp=True, fill=2,
         acc_bits=32, activation_bits=5), GENERIC),
     "four clusters of 8": (Array(lanes=8, main_words=4096, bank_rows=256, ring=64, clamp=True,
-                                 clusters=4), GENERIC)}
+                                 clusters=4, fill=8), GENERIC)}
 """Arrays, and what they are built of."""
 
 

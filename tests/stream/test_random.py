@@ -135,7 +135,7 @@ def test_steps_of_time(machine, many):
 
 
 @pytest.mark.parametrize(("array", "parts"), [
-    (FLASH_ARRAY, False), (SMALL_ARRAY, True), (replace(SMALL_ARRAY, clusters=2), True)],
+    (FLASH_ARRAY, False), (SMALL_ARRAY, True), (replace(SMALL_ARRAY, clusters=2, fill=8), True)],
     ids=["whole layers", "layers in parts", "layers in parts, two clusters"])
 def test_from_flash(array, parts, many):
     """Entries are copied from flash: whole layers, or such that main memory does not hold."""

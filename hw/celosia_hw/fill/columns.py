@@ -1,4 +1,4 @@
-"""Where the elements of a word go in the banks."""
+"""Where the elements of a word, or of two, go in the banks."""
 
 from typing import Any
 
@@ -10,14 +10,17 @@ from celosia_hw.layouts import layout
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import PLACE
 
+_COUNTS = {2: 3, 4: 3, 8: 4}
+"""Bits of how many banks a place moves on, to the elements that are filled a cycle."""
+
 
 class Place(wiring.Component):
     """A bank and its row, which move on over the banks of a group.
 
     Members
     -------
-    count : In(3)
-        Banks that it moves on in each cycle.
+    count : In
+        Banks that it moves on in each cycle, up to as many as elements are filled.
     here, set : In(1), banks, step : In
         Strobe: it moves by so many rows and banks instead, or is set to them.
     rows_ready : In(1)
@@ -30,14 +33,15 @@ class Place(wiring.Component):
 
     def __init__(self, array: Array) -> None:
         rows, banks = (array.bank_rows - 1).bit_length(), array.lanes.bit_length() - 1
-        super().__init__({"count": In(3), "here": In(1), "set": In(1), "banks": In(banks),
-                          "step": In(rows), "rows_ready": In(1), "masks": In(banks),
-                          "bank": Out(banks), "row": Out(rows)})
+        super().__init__({"count": In(_COUNTS[array.fill]), "here": In(1), "set": In(1),
+                          "banks": In(banks), "step": In(rows), "rows_ready": In(1),
+                          "masks": In(banks), "bank": Out(banks), "row": Out(rows)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        wraps, operand = Signal(reset_less=True), Signal.like(self.banks)
-        moved = Signal(len(operand) + 1)
+        wraps = Signal(reset_less=True)
+        operand = Signal(max(len(self.banks), len(self.count)))
+        moved = Signal(len(self.bank) + 1)
         m.d.comb += [operand.eq(Mux(self.here, self.banks, self.count)),
                      moved.eq(self.bank + operand)]
         # Bits that tell groups apart are ones, so that the carry gets through to the end.
@@ -50,20 +54,24 @@ class Place(wiring.Component):
 
 
 class Columns(wiring.Component):
-    """Spread the elements of a word over neighbouring banks, into every group's copy.
+    """Spread the elements of a word, or of two, over neighbouring banks, into every group's copy.
 
-    Bank b takes its row and its code from column b mod 4. Two places move over the banks. Without
-    ``pair`` elements go to A, and those that are in its next four banks to B, four positions on.
-    With ``pair`` even elements go to A and odd ones to B.
+    Bank b takes its row and its code from column b mod 4, or b mod 8 of an array that fills eight.
+    Two places move over the banks. Without ``pair`` elements go to A, and those that are in its
+    next four banks to B, four positions on. With ``pair`` even elements go to A and odd ones to B.
 
     Parameters
     ----------
     array : Array
+        One that fills four elements a cycle, or eight.
 
     Members
     -------
     elements : In(4)
         Those of a word that are written; neighbours, without ``pair``.
+    following : In(4)
+        Of an array that fills eight, those of the next word, the first ones; some only where all
+        ``elements`` are written, without ``pair``, and groups have eight banks.
     pair : In(1), masks : In(log2 lanes)
         Of the record. masks: bits of a bank's number that tell groups apart.
     move : In(layout(PLACE))
@@ -77,8 +85,11 @@ class Columns(wiring.Component):
         from one position group to the next.
     row, enable : Out
         Row of each column, and which banks are written.
-    turn : Out(2)
-        Column j takes element (j + turn) mod 4, with ``pair`` of elements 0, 2, 1, 3.
+    turn : Out(log2 columns)
+        Column j takes element (j + turn) mod 4, with ``pair`` of elements 0, 2, 1, 3. Of two words
+        it takes element (j + turn) mod 8.
+    twice : Out(1)
+        Of an array that fills eight: that is so.
 
     Timing
     ------
@@ -92,17 +103,19 @@ class Columns(wiring.Component):
         self.array = array
         self.row_bits = (array.bank_rows - 1).bit_length()
         self.bank_bits = array.lanes.bit_length() - 1
+        self.words = array.fill // ENTRY_WORDS
         super().__init__({
             "elements": In(ENTRY_WORDS), "pair": In(1), "masks": In(self.bank_bits),
             "move": In(layout(PLACE)), "move_a": In(1),
             "move_b": In(1), "set": In(1), "rows_ready": In(1),
-            "row": Out(data.ArrayLayout(self.row_bits, ENTRY_WORDS)), "enable": Out(array.lanes),
-            "turn": Out(2),
+            "row": Out(data.ArrayLayout(self.row_bits, array.fill)), "enable": Out(array.lanes),
+            "turn": Out(1 + self.words),
+            **({"following": In(ENTRY_WORDS), "twice": Out(1)} if self.words == 2 else {}),
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        count_a, count_b, begin = self._counts(m)
+        full, begin, *counts = self._counts(m)
         step = Signal(self.row_bits, reset_less=True)
         banks = Signal(self.bank_bits, reset_less=True)
         ready = Signal()
@@ -110,58 +123,86 @@ class Columns(wiring.Component):
         with m.If(self.move_a | self.move_b | self.rows_ready):
             m.d.sync += [step.eq(self.move.row), banks.eq(self.move.bank)]
         places = []
-        for name, count, strobe in (("a", count_a, self.move_a),
-                                    ("b", Cat(count_b, count_a[2]), self.move_b)):
+        for name, count, strobe in zip("ab", counts, (self.move_a, self.move_b), strict=True):
             m.submodules[name] = place = Place(self.array)
             m.d.sync += place.here.eq(strobe)
             m.d.comb += [place.count.eq(count), place.set.eq(self.set), place.masks.eq(self.masks),
                          place.step.eq(step), place.banks.eq(banks), place.rows_ready.eq(ready)]
             places.append(place)
         (a, row_a), (b, row_b) = ((place.bank, place.row) for place in places)
-        # Element 0 goes to column a - begin.
+        # Element 0 goes to column a - begin; of two words begin is 0.
         first = Cat(a[0] ^ begin[0], a[1] ^ begin[1] ^ (~a[0] & begin[0]))
-        m.d.sync += self.turn.eq(Cat(first[0], first[1] ^ first[0]))
-        self._columns(m, (a, row_a, count_a), (b, row_b, count_b), step)
+        m.d.sync += self.turn.eq(Cat(first[0], first[1] ^ first[0], a[2] ^ first.any()))
+        self._columns(m, full, (a, row_a, counts[0]), (b, row_b, counts[1]), step)
         return m
 
-    def _counts(self, m: Module) -> tuple[Signal, Signal, Signal]:
-        """Return how many elements go to A and to B, and how many banks A's first one lies behind
-        the word's first."""
+    def _counts(self, m: Module) -> tuple[Value, Signal, Signal, Signal]:
+        """Return whether all elements go to A or B, how many banks A's first one lies behind the
+        word's first, and how many banks A and B move on."""
         elements, pair = self.elements, self.pair
-        count_a, count_b = Signal(3, reset_less=True), Signal(2, reset_less=True)
+        count_a, count_b = (Signal(_COUNTS[self.array.fill], reset_less=True, name=f"count_{name}")
+                            for name in "ab")
         begin = Signal(2, reset_less=True)
         every = elements.all()
         odd, two = elements.xor(), (elements[:3] & elements[1:]).any() & ~every
+        full, whole = count_a[2], [every & ~pair]
+        if self.words == 2:
+            # Some of the next word come with all of this one.
+            more, eight, full = self.following, self.following.all(), Signal(reset_less=True)
+            odd, two = odd ^ more.xor(), two | (more[1] & ~eight)
+            m.d.sync += full.eq(whole[0])
+            whole = [whole[0] & ~eight, eight]
         m.d.sync += [
             count_a.eq(Cat(Mux(pair, elements[0] ^ elements[2], odd),
-                           Mux(pair, elements[0] & elements[2], two), every & ~pair)),
+                           Mux(pair, elements[0] & elements[2], two), *whole)),
             count_b.eq(Cat(Mux(pair, elements[1] ^ elements[3], odd),
-                           Mux(pair, elements[1] & elements[3], two))),
+                           Mux(pair, elements[1] & elements[3], two), *whole)),
             begin.eq(Mux(elements[0], 0, Mux(elements[1], 1, Mux(elements[2], Mux(pair, 1, 2),
                                                                  Mux(pair, 2, 3))))),
         ]
-        return count_a, count_b, begin
+        return full, begin, count_a, count_b
 
-    def _columns(self, m: Module, a: tuple[Value, Value, Value], b: tuple[Value, Value, Value],
-                 step: Value) -> None:
+    def _columns(self, m: Module, full: Value, a: tuple[Value, Value, Value],
+                 b: tuple[Value, Value, Value], step: Value) -> None:
         """Give each column its row, and its banks their enables."""
         pair, (bank_a, row_a, count_a), (bank_b, row_b, count_b) = self.pair, a, b
+        further = self._further(m, bank_b, row_b, step) if self.words == 2 else None
         for j in range(ENTRY_WORDS):
             takes_b, written = Signal(name=f"takes_b{j}"), Signal(name=f"written{j}")
             low = bank_b[:2]
+            reached = _reached(j, bank_a, count_a[:2])
             m.d.comb += [
                 takes_b.eq(Mux(pair, (low == j) | (low == (j - 1) % 4), low > j)),
-                written.eq(count_a[2] | _reached(j, bank_a, count_a[:2])
-                           | _reached(j, bank_b, count_b)),
+                written.eq(full | reached | _reached(j, bank_b, count_b[:2])),
             ]
             quad = Mux(takes_b, bank_b[2:], bank_a[2:])
             row = Signal(self.row_bits, name=f"near{j}")
             m.d.comb += row.eq(Mux(takes_b, row_b, row_a))
             if j == 0:
                 quad, row = self._first(m, a, b, takes_b, row, step)
-            m.d.sync += self.row[j].eq(row)
-            m.d.sync += [self.enable[ENTRY_WORDS * number + j].eq(enable) for number, enable in
-                         enumerate(enables(quad, self.masks[2:], written))]
+            own = enables(quad, self.masks[2:], written)
+            if further is None:
+                m.d.sync += self.row[j].eq(row)
+            else:
+                twice, quad_c, row_c = further
+                # Elements of the next word lie four banks further, from B on.
+                for half in range(2):
+                    m.d.sync += self.row[ENTRY_WORDS * half + j].eq(Mux(
+                        twice & (bank_a[2] != half), row_b, Mux(twice & takes_b, row_c, row)))
+                others = enables(Mux(takes_b, quad_c, bank_b[2:]), self.masks[2:],
+                                 twice & (count_a[3] | reached))
+                own = [enable | other for enable, other in zip(own, others, strict=True)]
+            m.d.sync += [self.enable[ENTRY_WORDS * number + j].eq(enable)
+                         for number, enable in enumerate(own)]
+
+    def _further(self, m: Module, bank_b: Value, row_b: Value,
+                 step: Value) -> tuple[Value, Value, Value]:
+        """Return whether there are two words, and quad and row of the banks four positions behind
+        B."""
+        twice, row = Signal(reset_less=True), Signal(self.row_bits)
+        m.d.sync += [twice.eq(self.following[0]), self.twice.eq(twice)]
+        m.d.comb += row.eq(row_b + Mux(bank_b[2:].all(), step, 0))
+        return twice, (bank_b[2:] + 1)[:len(bank_b) - 2] | self.masks[2:], row
 
     def _first(self, m: Module, a: tuple[Value, ...], b: tuple[Value, ...], takes_b: Value,
                near: Value, step: Value) -> tuple[Value, Value]:

@@ -83,8 +83,8 @@ class FillEngine(wiring.Component):
         Strobe: a record begins. From the cycle behind it on: it is of the residual operand.
     exponent : In(5)
         Its map's exponent + 16: from five cycles after ``start`` to the next ``start``.
-    memory : Out(Access), data : In(64)
-        The port of main memory, see `MainMemory`. Grants may come at any time.
+    memory : Out(Access), data : In(64), or In(128) of an array that fills eight
+        The port of main memory, see `MainMemory` and `SharedMemory`. Grants may come at any time.
     codes : Out(Codes)
     clipped : Out(1)
         Strobe: an element is larger than its tensor's exponent allows.
@@ -93,11 +93,12 @@ class FillEngine(wiring.Component):
     ------
     A word of main memory for each grant, at most one a cycle: four codes without ``apart``, one
     with it; four zeros a cycle without the port. Of an array that fills two elements a cycle, half
-    a word, and two zeros. Codes are on the outputs ``latency`` cycles after the grant: 6, or 5 of
-    an array that fills two, where words go to the finishers without a register. Between two lines
-    there are four cycles without a request (with ``apart`` seven), between two channels five
-    (eight), between two records eleven; from one line to the next are seven cycles at least.
-    Nothing hangs on when grants come.
+    a word, and two zeros; of one that fills eight two words, and eight zeros, where
+    `celosia_spec.isa.fills.twice` says so. Codes are on the outputs ``latency`` cycles after the
+    grant: 6, or 5 of an array that fills two, where words go to the finishers without a register.
+    Between two lines there are four cycles without a request (with ``apart`` seven), between two
+    channels five (eight), between two records eleven; from one line to the next are seven cycles at
+    least. Nothing hangs on when grants come.
 
     Records have at most ``bank_rows`` lines and channels, and keep what
     `celosia_spec.isa.fills.places` asserts: elements of a word go to different columns.
@@ -111,13 +112,14 @@ class FillEngine(wiring.Component):
     def __init__(self, array: Array, fabric: Fabric = GENERIC) -> None:
         self.array, self.fabric = array, fabric
         # Block memories are late, and far apart; where half a word is taken, cells count more.
-        self.registered = array.fill == ENTRY_WORDS
+        self.registered = array.unit == ENTRY_WORDS
         self.latency = MainMemory.LATENCY + self.registered + Finisher.LATENCY
-        self.columns = Columns(array) if array.fill == ENTRY_WORDS else ColumnPair(array)
+        self.columns = Columns(array) if array.unit == ENTRY_WORDS else ColumnPair(array)
         super().__init__({
             "fills": In(Fills()), "done": Out(1), "start": Out(1), "residual": Out(1),
             "exponent": In(EXPONENT_BITS), "memory": Out(Access(array.main_words, 0)),
-            "data": In(ENTRY_BITS), "codes": Out(Codes(array)), "clipped": Out(1),
+            "data": In(-(-array.fill // ENTRY_WORDS) * ENTRY_BITS), "codes": Out(Codes(array)),
+            "clipped": Out(1),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -157,6 +159,8 @@ class FillEngine(wiring.Component):
             m.d.comb += [columns.single.eq(flags.pair), columns.apart.eq(flags.apart)]
         else:
             m.d.comb += columns.pair.eq(flags.pair)
+            if columns.words == 2:
+                m.d.comb += columns.following.eq(late[-1][ENTRY_WORDS:])
         self._finish(m, flags, late[2 if self.registered else 1], upper)
         return m
 
@@ -192,14 +196,16 @@ class FillEngine(wiring.Component):
         """Return what the record says of itself, held."""
         bits, given = self.columns.bank_bits, self._given(word)
         flags = Signal(data.StructLayout({"signed": 1, "zero": 1, "pair": 1, "apart": 1,
-                                          "residual": 1, "masks": bits}), reset_less=True)
+                                          "residual": 1, "masks": bits, "twice": 1}),
+                       reset_less=True)
         m.d.comb += self.residual.eq(flags.residual)
         with m.If(at["channels"]):
             m.d.sync += [
                 *(flags[name].eq(given[name])
                   for name in ("signed", "zero", "pair", "apart", "residual")),
                 *[flags.pair.eq(given.pair | given.apart)] * (self.array.fill == 2),
-                flags.masks.eq(Cat(given.log2_groups >= bits - k for k in range(bits)))]
+                flags.masks.eq(Cat(given.log2_groups >= bits - k for k in range(bits))),
+                flags.twice.eq(~(given.pair | given.apart | (given.log2_groups >= bits - 2)))]
         return flags
 
     def _given(self, word: Value) -> data.View:
@@ -249,30 +255,38 @@ class FillEngine(wiring.Component):
                   flags: data.View, loads: Value, running: Signal, taken: Signal,
                   last: Signal, upper: Signal) -> Value:
         """Ask for the words of a line; return which of the elements that are taken count."""
-        size = self.array.fill
+        size = self.array.unit
         first = Signal(range(size), reset_less=True)
         live = Mux(flags.apart, at["rest"], at["a"])
         m.d.sync += running.eq((running & ~(taken & last)) | live)
         m.d.comb += [self.memory.request.eq(running & ~flags.zero),
                      taken.eq(running & (self.memory.grant | flags.zero))]
-        end = self._left(m, at, word, first, taken, last)
-        self._number(m, at, fresh, word, operand, flags, loads, first, taken, last, end,
+        end, twice = self._left(m, at, word, flags, first, taken, last)
+        self._number(m, at, fresh, word, operand, flags, loads, first, taken, last, end, twice,
                      upper)
         limit = Mux(flags.apart, first, end)
-        return Cat(*(taken & ~below(k, first) & (~(last | flags.apart) | at_least(limit, k))
-                     for k in range(size)))
+        ends = (last & ~twice) | flags.apart
+        counts = Cat(*(taken & ~below(k, first) & (~ends | at_least(limit, k))
+                       for k in range(size)))
+        if self.array.fill == size:
+            return counts
+        return Cat(counts, *(taken & twice & (~last | at_least(end, k)) for k in range(size)))
 
-    def _left(self, m: Module, at: dict[str, Signal], word: Value, first: Value, taken: Value,
-              last: Signal) -> Signal:
-        """Count the accesses of a line; return the last one's last element."""
-        size = self.array.fill
+    def _left(self, m: Module, at: dict[str, Signal], word: Value, flags: data.View, first: Value,
+              taken: Value, last: Signal) -> tuple[Signal, Signal]:
+        """Count the words of a line; return the last one's last element, and whether two are taken:
+        they begin with whole ones."""
+        size = self.array.unit
         low, bits = len(first), (self.array.lanes * self.array.bank_rows // size - 1).bit_length()
         left = Signal(bits + 1, reset_less=True)
         more = Signal(reset_less=True)
         end = Signal.like(first, name="end")
-        m.d.comb += last.eq(~left[-1] & ~more)
+        twice = Signal()
+        if self.array.fill > size:
+            m.d.comb += twice.eq(flags.twice & left[-1] & ~(more | first.any()))
+        m.d.comb += last.eq((~left[-1] | (twice & left.all())) & ~more)
         # What is added beside the one lets a cell of the sum load, too.
-        step = Cat(Const(1, 1), at["a"].replicate(bits))
+        step = Cat(at["a"] | ~twice, at["a"] | twice, at["a"].replicate(bits - 1))
         with m.If(at["a"] | (taken & ~more)):
             m.d.sync += left.eq(Mux(at["a"], Cat(word[low:low + bits], word[-1]), left + step))
         with m.If(taken):
@@ -280,11 +294,11 @@ class FillEngine(wiring.Component):
         with m.If(at["a"]):
             # A line that begins inside of what is taken at once may need an access more.
             m.d.sync += Cat(end, more).eq((~word[:low])[:low] + first)
-        return end
+        return end, twice
 
     def _number(self, m: Module, at: dict[str, Signal], fresh: Value, word: Value,
                 operand: Value, flags: data.View, loads: Value, first: Signal, taken: Value,
-                last: Value, end: Value, upper: Signal) -> None:
+                last: Value, end: Value, twice: Value, upper: Signal) -> None:
         """Keep the number of the next element in main memory: ``first`` of those that are taken at
         once, at ``address``. Of a half word, tell which one it was."""
         low = len(first)
@@ -295,7 +309,7 @@ class FillEngine(wiring.Component):
         sign = operand[-1] & ~(at["run"] & fresh)
         m.d.comb += [
             self.memory.address.eq(address[2 - low:]),
-            whole.eq(Cat(operand[low:], sign.replicate(len(address)))),
+            whole.eq(Cat(operand[low:], sign.replicate(len(address))) | (twice & ~moves)),
             total.eq(first + word[:low]), over.eq(Mux(moves, total[low], ~last | end.all())),
         ]
         with m.If(at["run"] | taken):
@@ -311,12 +325,12 @@ class FillEngine(wiring.Component):
     def _finish(self, m: Module, flags: data.View, counts: Value, upper: Value) -> None:
         """Finish the elements of ``data``, or of a half of it, that count, and give each column its
         own."""
-        size = self.array.fill
+        size, columns = self.array.fill, self.columns
         m.submodules.rotator = rotator = Rotator(size, self.array.activation_bits)
         finishers = [Finisher(self.array.activation_bits) for _ in range(size)]
         taken = Signal(size * CONTROL_BITS, reset_less=True)
         domain = m.d.sync if self.registered else m.d.comb
-        domain += taken.eq(self.data if size == ENTRY_WORDS else
+        domain += taken.eq(self.data if size >= ENTRY_WORDS else
                            self.data.word_select(upper, len(taken)))
         for k, finisher in enumerate(finishers):
             m.submodules[f"finisher{k}"] = finisher
@@ -325,12 +339,15 @@ class FillEngine(wiring.Component):
                 finisher.exponent.eq(self.exponent), finisher.signed.eq(flags.signed),
                 finisher.zero.eq(flags.zero | ~counts[k])]
         codes = [finisher.code for finisher in finishers]
-        if size == ENTRY_WORDS:     # even ones, then odd ones
+        if isinstance(columns, Columns):    # even ones, then odd ones
             codes[1:3] = (Mux(flags.pair, codes[3 - k], codes[k]) for k in (1, 2))
+            if columns.words == 2:          # of one word all columns take the elements
+                codes[size // 2:] = (Mux(columns.twice, own, code) for own, code in zip(
+                    codes[size // 2:], codes, strict=False))
         m.d.comb += [
             self.clipped.eq(_any([finisher.clipped for finisher in finishers])),
             rotator.i.eq(Cat(codes)),
-            rotator.rotation.eq(self.columns.turn), self.codes.code.eq(rotator.o),
+            rotator.rotation.eq(columns.turn), self.codes.code.eq(rotator.o),
         ]
 
 

@@ -18,7 +18,7 @@ class SharedMemory(wiring.Component):
     Parameters
     ----------
     words : int
-        Depth, `Array.main_words`.
+        Depth, `Array.main_words`; an even number.
     clusters : int
 
     Members
@@ -28,8 +28,9 @@ class SharedMemory(wiring.Component):
         The clients of the shared port, by rank.
     data : Out(64)
         The word that was read, for all of them.
-    fill : In(Access), filled : Out(64)
-        The other port, which is always granted, and the word that was read there.
+    fill : In(Access), filled : Out(128)
+        The other port, which is always granted, and the words that were read there: the one that
+        was asked for, and the next one.
 
     Timing
     ------
@@ -41,14 +42,14 @@ class SharedMemory(wiring.Component):
     """
 
     def __init__(self, words: int, clusters: int) -> None:
-        if words < 2:
-            raise ValueError(f"words must be at least 2, not {words!r}")
+        if words < 2 or words % 2:
+            raise ValueError(f"words must be an even number, and at least 2, not {words!r}")
         self.words = words
         reads, writes, one = (Access(words, width) for width in (0, ENTRY_BITS, CONTROL_BITS))
         super().__init__({
             "writers": In(writes).array(clusters), "host": In(one), "flash": In(one),
             "fetchers": In(reads).array(clusters), "data": Out(ENTRY_BITS),
-            "fill": In(reads), "filled": Out(ENTRY_BITS)})
+            "fill": In(reads), "filled": Out(2 * ENTRY_BITS)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -75,15 +76,31 @@ class SharedMemory(wiring.Component):
                 *(client.enable for client in (*writers, host, flash)), Const(0)])),
             written.eq(_first([*many, Const(1)], [*(writer.data for writer in writers), one])),
         ]
-        m.submodules.block = block = memory.Memory(
-            shape=ENTRY_BITS, depth=self.words, init=[], attrs={"ram_style": "block"})
-        write, read, other = (block.write_port(granularity=CONTROL_BITS), block.read_port(),
-                              block.read_port())
-        m.d.comb += [write.addr.eq(address), write.en.eq(enable), write.data.eq(written),
-                     read.addr.eq(address), self.data.eq(read.data),
-                     self.fill.grant.eq(1), other.addr.eq(self.fill.address),
-                     self.filled.eq(other.data)]
+        m.d.comb += self.fill.grant.eq(1)
+        self._blocks(m, address, enable, written)
         return m
+
+    def _blocks(self, m: Module, address: Value, enable: Value, written: Value) -> None:
+        """Words with even and with odd numbers lie in blocks of their own, so that neighbours are
+        read at once."""
+        asked = self.fill.address
+        odd, turned = Signal(reset_less=True), Signal(reset_less=True)
+        m.d.sync += [odd.eq(address[0]), turned.eq(asked[0])]
+        found, filled = [], []
+        for number, name in enumerate(("even", "odd")):
+            m.submodules[name] = block = memory.Memory(
+                shape=ENTRY_BITS, depth=self.words // 2, init=[], attrs={"ram_style": "block"})
+            write, read, other = (block.write_port(granularity=CONTROL_BITS), block.read_port(),
+                                  block.read_port())
+            own = (address[0] == number).replicate(len(enable))
+            m.d.comb += [write.addr.eq(address[1:]), write.en.eq(enable & own),
+                         write.data.eq(written), read.addr.eq(address[1:]),
+                         other.addr.eq((asked + 1 - number)[1:])]
+            found.append(read.data)
+            filled.append(other.data)
+        even, other_word = filled
+        m.d.comb += [self.data.eq(Mux(odd, found[1], found[0])),
+                     self.filled.eq(Mux(turned, Cat(other_word, even), Cat(even, other_word)))]
 
 
 def _first(asks: Sequence[Value], values: Sequence[Value]) -> Value:

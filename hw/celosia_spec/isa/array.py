@@ -58,7 +58,7 @@ class Array:
     acc_bits    : accumulator width W, 24 or 32.
     weight_bits : width of weight mantissas, 4 to 9.   activation_bits : L of codes, 4 to 9.
     residual    : there is a residual operand.   clamp : outputs can be clamped.
-    fill        : elements that are filled into the banks a cycle, 2 or 4.
+    fill        : elements that are filled into the banks a cycle, 2, 4 or, of several clusters, 8.
     flash       : cycles in which an element comes from the board's flash, one of `FLASH`; 0: none
                   is read.
     drain       : lanes whose sums leave a cycle, 1 (of 16) or 2.
@@ -87,8 +87,8 @@ class Array:
         _take(self)
         if self.lanes not in (8, 16):
             raise ValueError(f"lanes must be 8 or 16, not {self.lanes!r}")
-        if self.fill not in (2, 4):
-            raise ValueError(f"fill must be 2 or 4, not {self.fill!r}")
+        if self.fill not in (2, 4, 8):
+            raise ValueError(f"fill must be 2, 4 or 8, not {self.fill!r}")
         if not (64 <= self.main_words <= MAIN_WORDS_MAX and (
                 not self.main_words & self.main_words - 1 or self.main_words % MAIN_UNIT == 0)):
             raise ValueError(f"main_words must be a power of two, or a multiple of {MAIN_UNIT}, 64 "
@@ -110,6 +110,8 @@ class Array:
             raise ValueError("drain must be 2 of 8 lanes, and of 32 bits with residual operands")
         if self.clusters not in (1, 2, 4, 8):
             raise ValueError(f"clusters must be 1, 2, 4 or 8, not {self.clusters!r}")
+        if self.clusters == 1 and self.fill > ENTRY_WORDS:
+            raise ValueError("fill must be 2 or 4 of one cluster")
         if self.clusters > 1 and self.drain == 1:
             raise ValueError("drain must be 2 of several clusters")
         _check_widths(self)
@@ -118,6 +120,11 @@ class Array:
     def lanes_all(self) -> int:
         """Lanes of all clusters."""
         return self.lanes * self.clusters
+
+    @property
+    def unit(self) -> int:
+        """Elements of one word of main memory that are filled at once: all, or a half of it."""
+        return min(self.fill, ENTRY_WORDS)
 
     @property
     def groups_max(self) -> int:

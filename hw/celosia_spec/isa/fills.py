@@ -81,10 +81,10 @@ class Fill:
     def records(self, array: Array) -> list[dict[str, int]]:
         """Return the fields of the FILL records that do this, in no order that matters.
 
-        ``array.fill`` elements a cycle, also of two planes of columns where they lie so that these
-        go to banks that differ modulo ``array.fill``: planes two banks apart if those of the first
-        plane have even numbers in main memory, else three; of an array that fills two, one bank
-        apart, else none. Others one a cycle.
+        ``array.fill`` elements a cycle, see `twice`; ``array.unit`` of two planes of columns where
+        they lie so that these go to banks that differ modulo that: planes two banks apart if those
+        of the first plane have even numbers in main memory, else three; of an array that fills two,
+        one bank apart, else none. Others one a cycle.
         ValueError: more lines or elements than the array's banks can hold.
         """
         far = self.plane * ENTRY_WORDS > _MOVED.most and not _wraps(array)
@@ -104,13 +104,13 @@ class Fill:
         lines = first, every, count
         pair = self.step_x == 2 and self.run > 1 and not (self.zero or self.only)
         # Elements with even numbers have a place of their own in all of a record's lines.
-        parts = pair or (array.fill == 2 and self.step_x == 1 and not self.zero)
+        parts = pair or (array.unit == 2 and self.step_x == 1 and not self.zero)
         if parts and self.pitch * every % 2 and count > 1:
             return (self._lines(array, first, 2 * every, (count + 1) // 2)
                     + self._lines(array, first + every, 2 * every, count // 2))
         if self.step_x == 1:
             return [self._record(array, *lines, range(self.run))]
-        if pair and self._fits(first, array.fill):
+        if pair and self._fits(first, array.unit):
             return [self._record(array, *lines, range(self.run), pair=True)]
         return [self._record(array, *lines, columns)
                 for plane in range(1 if self.only else self.step_x)
@@ -142,7 +142,7 @@ class Fill:
     def _record(self, array: Array, first: int, every: int, count: int, columns: range,
                 pair: bool = False) -> dict[str, int]:
         """Return the record of these columns of lines, which are neighbours where they lie."""
-        size, n, unit = array.positions(self.log2_groups), len(columns), array.fill
+        size, n, unit = array.positions(self.log2_groups), len(columns), array.unit
         apart = columns.step > 1 and not self.zero
         if n > array.lanes * array.bank_rows // (unit if apart else 1):
             raise ValueError(f"a line of {n} elements is longer than a fill's can be")
@@ -206,6 +206,13 @@ def first_element(record: Mapping[str, int]) -> int:
     return (record["page"] << _ELEMENT.bits) + record["element"]
 
 
+def twice(record: Mapping[str, int], array: Array) -> bool:
+    """Return whether two words are filled a cycle, but for a first one that begins inside of a
+    word: neighbours that go to a place, in groups of eight positions at least."""
+    return (array.fill > ENTRY_WORDS and not (record["pair"] or record["apart"])
+            and array.positions(record["log2_groups"]) >= array.fill)
+
+
 def cycles(record: Mapping[str, int], array: Array) -> int:
     """Return the cycles from one record's end to this one's, if it was queued by then and the port
     is free."""
@@ -213,7 +220,8 @@ def cycles(record: Mapping[str, int], array: Array) -> int:
     if record["apart"]:
         lines = 3 + lines
     elif record["zero"]:
-        lines = np.maximum(-(-run(record, array) // array.fill), 3) + 0 * lines
+        at_once = array.unit << twice(record, array)
+        lines = np.maximum(-(-run(record, array) // at_once), 3) + 0 * lines
     else:
         lines = np.maximum(lines, 3)
     return int(lines.sum()) + 4 * lines.size - record["channels"] - 1 + _AROUND
@@ -226,32 +234,35 @@ def accesses(record: Mapping[str, int], array: Array) -> int:
 
 def run(record: Mapping[str, int], array: Array) -> int:
     """Return the elements of a line."""
-    n = array.fill - record["run"]
-    return -(-n // array.fill) if record["apart"] else n
+    n = array.unit - record["run"]
+    return -(-n // array.unit) if record["apart"] else n
 
 
 def _accesses(record: Mapping[str, int], array: Array) -> np.ndarray:
     """Return the accesses for each line, int64 (channels, lines); not to be written."""
-    n, size = run(record, array), array.fill
+    n, size = run(record, array), array.unit
     lines, channels = -record["lines"], -record["channels"]
     if record["apart"]:
         return np.full((channels, lines), n)
     across = n + record["line_element"]
-    return _words_of(n, size, lines, channels, record["element"] % size, across % size,
-                     ((lines - 1) * across + n + record["channel_element"]) % size)
+    return _accesses_of(n, size, lines, channels, record["element"] % size, across % size,
+                        ((lines - 1) * across + n + record["channel_element"]) % size,
+                        twice(record, array))
 
 
 @lru_cache(maxsize=1 << 10)
-def _words_of(n: int, size: int, lines: int, channels: int, element: int, line: int,
-              channel: int) -> np.ndarray:
-    """Return how many words each of some runs of ``n`` elements touches, int64 (channels, lines).
+def _accesses_of(n: int, size: int, lines: int, channels: int, element: int, line: int,
+                 channel: int, twice: bool) -> np.ndarray:
+    """Return in how many accesses each of some runs of ``n`` elements is read, int64 (channels,
+    lines).
 
     size : elements of a word.   element, line, channel : the first one's number, and how far on
-    those of the next line and channel are.
+    those of the next line and channel are.   twice : an access reads two words, or one.
     """
     first = element + np.arange(lines) * line + np.arange(channels)[:, None] * channel
-    found: np.ndarray = (first % size + n + size - 1) // size
-    return found
+    first %= size
+    found: np.ndarray = (first + n + size - 1) // size
+    return (found + 1 + (first > 0)) // 2 if twice else found
 
 
 def places(record: Mapping[str, int], array: Array) -> Places:
@@ -261,7 +272,7 @@ def places(record: Mapping[str, int], array: Array) -> Places:
     gateware needs: such a record means nothing.
     """
     size, pair, apart = array.positions(record["log2_groups"]), record["pair"], record["apart"]
-    unit, n = array.fill, run(record, array)
+    unit, n = array.unit, run(record, array)
     # Elements with even and with odd numbers go to places of their own.
     parts = pair or (unit == 2 and not apart)
     move = 1 if pair or not parts else 2

@@ -241,9 +241,14 @@ def _lines(array: Array, record: dict[str, int]) -> Lines:
     element = places(record, array).element
     if record["apart"]:
         found = np.full(element.shape[:2], element.shape[2])
-    elif record["zero"]:
-        found = np.full(element.shape[:2], -(-element.shape[2] // array.fill))
     else:
-        found = element[..., -1] // array.fill - element[..., 0] // array.fill + 1
+        begin, end = element[..., 0], element[..., -1]
+        if record["zero"]:
+            begin, end = np.zeros_like(begin), np.full_like(end, element.shape[2] - 1)
+        found = end // array.unit - begin // array.unit + 1
+        if array.fill == 2 * ENTRY_WORDS and not record["pair"] and (
+                array.lanes >> record["log2_groups"] >= 8):
+            alone = begin % ENTRY_WORDS > 0     # a word that a line begins inside of
+            found = alone + (found - alone + 1) // 2
     lines: Lines = found.tolist()
     return lines

@@ -319,7 +319,9 @@ def about_fills(layout: Lines | Spread, band: Band, size: int) -> Fill:
     inside = max(0, min((first + band.end) * step, height) - max((first + band.begin) * step, 0))
     lines = inside * planes // step
     outside = (band.end - band.begin) * planes - lines
-    words = -(-width // size) if grid.columns.step <= 2 else width
+    of_planes = min(size, ENTRY_WORDS)
+    words = width if grid.columns.step > 2 else -(-width // (
+        size if grid.columns.step == 1 else of_planes))
     count = planes * ((inside > 0) + (outside > 0) * (1 if grid.columns.step == 1 else 2))
     if step == grid.columns.step == 1 and grid.pitch == width:
         takes = (lines + outside) * width // size + 5 * count

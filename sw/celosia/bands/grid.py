@@ -106,7 +106,7 @@ class Grid:
 
     pitch  : positions from one line to the next.
     filled : what reads beyond a line finds zeros there, which are stored; else masks hide it.
-    fill   : elements that are filled into the banks a cycle.
+    fill   : elements of a word that are filled into the banks at once.
     """
 
     lines: Axis

@@ -144,8 +144,9 @@ class Plan:
         """Return all ways of a node, about."""
         graph, array, found = self.graph, self.array, []
         for log2 in range(array.groups_max.bit_length()):
+            filled = array.fill if array.positions(log2) >= array.fill else array.unit
             for way in ways_of(graph, node, array, log2, self.apart):
-                about = about_course(way.banding, array.fill, wide=node.output == graph.output,
+                about = about_course(way.banding, filled, wide=node.output == graph.output,
                                      twice=filled_twice(graph, node, way.layout))
                 words = entries(way, about)
                 found += [_Counted(counted(way, about, *spread), words, way, *spread)
@@ -189,7 +190,7 @@ def _refusals(graph: QGraph, node: QNode, array: Array,
     comes nearest to it."""
     source, result = joined(graph, node), as_made(graph.tensors, node)
     vector, depthwise = is_vector(node, source, result), is_depthwise(node, source, result)
-    whole = Grid.of(node, source, result, fill=array.fill, filled=True)
+    whole = Grid.of(node, source, result, fill=array.unit, filled=True)
     taps, rows, longest, held = [], [], [], []
     for log2 in range(array.groups_max.bit_length()):
         size, least = array.positions(log2), 0 if node.epilogue.add is None else 1 << log2

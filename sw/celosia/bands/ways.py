@@ -51,12 +51,12 @@ def ways_of(graph: QGraph, node: QNode, array: Array, log2: int,
             return
     works: dict[tuple[int, int], list[Work]] = {}
     seen = set()
-    masked = any(mask for taps in Grid.of(node, source, result, fill=array.fill).taps(1)
+    masked = any(mask for taps in Grid.of(node, source, result, fill=array.unit).taps(1)
                  for _, mask in taps)
     for around, (multiple, filled, dense, every) in product(_arounds(graph, node), GRIDS):
         if dense and adds:              # what is added lies as the outputs do, without gaps
             continue
-        grid = Grid.of(node, source, result, fill=array.fill, multiple=size if multiple else 1,
+        grid = Grid.of(node, source, result, fill=array.unit, multiple=size if multiple else 1,
                        filled=filled, dense=dense, whole=every, around=around)
         # Without masks nothing has to be filled.
         key = replace(grid, filled=filled and masked)
