@@ -41,7 +41,7 @@ ARRAYS = {
     "ulx3s-25f": ("ulx3s-25f", Array(main_words=4096), 80.0),
     "ulx3s-85f, four clusters": ("ulx3s-85f", array_for("ulx3s-85f"), 60.0),
     "ulx3s-85f, eight clusters": ("ulx3s-85f", Array(
-        main_words=4096, clamp=True, clusters=8), 50.0),
+        main_words=4096, clamp=True, clusters=8, fill=8), 50.0),
 }
 """Target, array, and the clock in MHz that placement is asked for, by what they are called."""
 

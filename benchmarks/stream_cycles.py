@@ -34,7 +34,7 @@ from celosia_spec.isa.array import ENTRY_WORDS, MAIN_WORDS_MAX, Array
 from celosia_spec.qgraph import QGraph
 
 UP5K = Array(flash=4)
-ECP5 = Array(main_words=MAIN_WORDS_MAX, ring=512, controls=1024, taps=1024, tiles=1024)
+ECP5 = Array(main_words=MAIN_WORDS_MAX, ring=512, controls=1024, taps=1024, tiles=1024, flash=4)
 DENSITIES = (1.0, 0.5, 0.2, 0.1)
 FOUR = {
     "LeNet-5, padding 0": (7.8, 4.4, 2.4, 1.8), "LeNet-5, padding 2": (11.7, None, None, None),
@@ -112,7 +112,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         array = replace(UP5K, drain=arguments.drain, fill=arguments.fill)
         title = "16 lanes of a UP5K"
     else:
-        array = replace(ECP5, clusters=clusters, fill=arguments.fill)
+        array = replace(ECP5, clusters=clusters, fill=2 * ENTRY_WORDS)
         title = f"{array.lanes_all} lanes"
     named = [sample for sample in samples()
              if not arguments.networks or sample.name in arguments.networks]
@@ -159,4 +159,4 @@ if __name__ == "__main__":
          ("--target", {"help": "with the array of this target"}),
          ("--lanes", {"type": int, "help": "with --target: not those that it carries"}),
          ("--fill", {"type": int, "choices": (2, 4), "default": 4,
-                     "help": "elements that are filled a cycle (%(default)s)"}))
+                     "help": "with one cluster: elements that are filled a cycle (%(default)s)"}))

@@ -123,7 +123,10 @@ def test_array_for():
     assert array_for("ecp5-25f", lanes=8, activation_bits=4) == replace(
         target("ecp5-25f").array, lanes=8, activation_bits=4)
     assert array_for("ecp5-85f", lanes=32) == replace(target("ecp5-85f").array, clusters=2)
-    assert array_for("ecp5-85f", lanes=16) == replace(target("ecp5-85f").array, clusters=1)
+    assert array_for("ecp5-85f", lanes=16) == replace(
+        target("ecp5-85f").array, clusters=1, fill=4)
+    assert array_for("ecp5-25f", lanes=16).fill == 4
+    assert {target(name).array.fill for name in NAMES if target(name).array.clusters > 1} == {8}
     assert {target(name).array.lanes_all for name in NAMES} == {8, 16, 32, 64}
     own = target("ulx3s-12f").array
     wider = array_for(replace(target("ecp5-85f"), device=target("ulx3s-12f").device), lanes=8)

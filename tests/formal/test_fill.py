@@ -32,7 +32,7 @@ def engine(array: Array) -> tuple[Module, list[Signal]]:
         inside(core, name) for name in (
             "running", "granted", "last", "ended", "left", "more", "first", "into", "out", "loads",
             "flags", "place", "kind"))
-    twice = inside(core, "twice") if array.fill == 8 else Const(0)
+    twice, neighbours = (inside(core, "twice"), flags[-1]) if array.fill == 8 else [Const(0)] * 2
     read = core.submodules.words.read.data
     apart = flags[3]
     # Records that are queued, words of the next one.
@@ -73,7 +73,7 @@ def engine(array: Array) -> tuple[Module, list[Signal]]:
         Assert(~(ended & line)), Assert(~(at["a"] | waits | running) | ~loads),
         Assert(~line | running | (apart & waits)), Assert(~(apart & waits) | (line & ~running)),
         Assert(~line | (line_reads - reads == more + 1 - left.as_signed())),
-        Assert(~line | (left.as_signed() <= 0)), Assert(~(flags[-1] & apart)),
+        Assert(~line | (left.as_signed() <= 0)), Assert(~(neighbours & apart)),
     ]
     return m, [load, grant, given, exponent]
 

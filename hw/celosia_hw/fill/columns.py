@@ -132,16 +132,17 @@ class Columns(wiring.Component):
         (a, row_a), (b, row_b) = ((place.bank, place.row) for place in places)
         # Element 0 goes to column a - begin; of two words begin is 0.
         first = Cat(a[0] ^ begin[0], a[1] ^ begin[1] ^ (~a[0] & begin[0]))
-        m.d.sync += self.turn.eq(Cat(first[0], first[1] ^ first[0], a[2] ^ first.any()))
+        turn = [first[0], first[1] ^ first[0], a[2] ^ first.any()]
+        m.d.sync += self.turn.eq(Cat(turn[:len(self.turn)]))
         self._columns(m, full, (a, row_a, counts[0]), (b, row_b, counts[1]), step)
         return m
 
-    def _counts(self, m: Module) -> tuple[Value, Signal, Signal, Signal]:
+    def _counts(self, m: Module) -> tuple[Value, Signal, Signal, Value]:
         """Return whether all elements go to A or B, how many banks A's first one lies behind the
         word's first, and how many banks A and B move on."""
         elements, pair = self.elements, self.pair
-        count_a, count_b = (Signal(_COUNTS[self.array.fill], reset_less=True, name=f"count_{name}")
-                            for name in "ab")
+        count_a, count_b = (Signal(_COUNTS[self.array.fill], reset_less=True),
+                            Signal(2, reset_less=True))
         begin = Signal(2, reset_less=True)
         every = elements.all()
         odd, two = elements.xor(), (elements[:3] & elements[1:]).any() & ~every
@@ -156,11 +157,11 @@ class Columns(wiring.Component):
             count_a.eq(Cat(Mux(pair, elements[0] ^ elements[2], odd),
                            Mux(pair, elements[0] & elements[2], two), *whole)),
             count_b.eq(Cat(Mux(pair, elements[1] ^ elements[3], odd),
-                           Mux(pair, elements[1] & elements[3], two), *whole)),
+                           Mux(pair, elements[1] & elements[3], two))),
             begin.eq(Mux(elements[0], 0, Mux(elements[1], 1, Mux(elements[2], Mux(pair, 1, 2),
                                                                  Mux(pair, 2, 3))))),
         ]
-        return full, begin, count_a, count_b
+        return full, begin, count_a, Cat(count_b, count_a[2:])
 
     def _columns(self, m: Module, full: Value, a: tuple[Value, Value, Value],
                  b: tuple[Value, Value, Value], step: Value) -> None:

@@ -111,6 +111,7 @@ class FillEngine(wiring.Component):
 
     def __init__(self, array: Array, fabric: Fabric = GENERIC) -> None:
         self.array, self.fabric = array, fabric
+        self.words = -(-array.fill // ENTRY_WORDS)
         # Block memories are late, and far apart; where half a word is taken, cells count more.
         self.registered = array.unit == ENTRY_WORDS
         self.latency = MainMemory.LATENCY + self.registered + Finisher.LATENCY
@@ -118,7 +119,7 @@ class FillEngine(wiring.Component):
         super().__init__({
             "fills": In(Fills()), "done": Out(1), "start": Out(1), "residual": Out(1),
             "exponent": In(EXPONENT_BITS), "memory": Out(Access(array.main_words, 0)),
-            "data": In(-(-array.fill // ENTRY_WORDS) * ENTRY_BITS), "codes": Out(Codes(array)),
+            "data": In(self.words * ENTRY_BITS), "codes": Out(Codes(array)),
             "clipped": Out(1),
         })
 
@@ -159,7 +160,7 @@ class FillEngine(wiring.Component):
             m.d.comb += [columns.single.eq(flags.pair), columns.apart.eq(flags.apart)]
         else:
             m.d.comb += columns.pair.eq(flags.pair)
-            if columns.words == 2:
+            if self.words == 2:
                 m.d.comb += columns.following.eq(late[-1][ENTRY_WORDS:])
         self._finish(m, flags, late[2 if self.registered else 1], upper)
         return m
@@ -195,17 +196,20 @@ class FillEngine(wiring.Component):
     def _flags(self, m: Module, at: dict[str, Signal], word: Value) -> data.View:
         """Return what the record says of itself, held."""
         bits, given = self.columns.bank_bits, self._given(word)
-        flags = Signal(data.StructLayout({"signed": 1, "zero": 1, "pair": 1, "apart": 1,
-                                          "residual": 1, "masks": bits, "twice": 1}),
-                       reset_less=True)
+        own = {"signed": 1, "zero": 1, "pair": 1, "apart": 1, "residual": 1, "masks": bits}
+        if self.words == 2:
+            own["twice"] = 1
+        flags = Signal(data.StructLayout(own), reset_less=True)
         m.d.comb += self.residual.eq(flags.residual)
         with m.If(at["channels"]):
             m.d.sync += [
                 *(flags[name].eq(given[name])
                   for name in ("signed", "zero", "pair", "apart", "residual")),
                 *[flags.pair.eq(given.pair | given.apart)] * (self.array.fill == 2),
-                flags.masks.eq(Cat(given.log2_groups >= bits - k for k in range(bits))),
-                flags.twice.eq(~(given.pair | given.apart | (given.log2_groups >= bits - 2)))]
+                flags.masks.eq(Cat(given.log2_groups >= bits - k for k in range(bits)))]
+            if self.words == 2:
+                m.d.sync += flags.twice.eq(
+                    ~(given.pair | given.apart | (given.log2_groups >= bits - 2)))
         return flags
 
     def _given(self, word: Value) -> data.View:
@@ -265,10 +269,10 @@ class FillEngine(wiring.Component):
         self._number(m, at, fresh, word, operand, flags, loads, first, taken, last, end, twice,
                      upper)
         limit = Mux(flags.apart, first, end)
-        ends = (last & ~twice) | flags.apart
-        counts = Cat(*(taken & ~below(k, first) & (~ends | at_least(limit, k))
+        ends = last & ~twice if self.words == 2 else last
+        counts = Cat(*(taken & ~below(k, first) & (~(ends | flags.apart) | at_least(limit, k))
                        for k in range(size)))
-        if self.array.fill == size:
+        if self.words == 1:
             return counts
         return Cat(counts, *(taken & twice & (~last | at_least(end, k)) for k in range(size)))
 
@@ -282,11 +286,14 @@ class FillEngine(wiring.Component):
         more = Signal(reset_less=True)
         end = Signal.like(first, name="end")
         twice = Signal()
-        if self.array.fill > size:
-            m.d.comb += twice.eq(flags.twice & left[-1] & ~(more | first.any()))
-        m.d.comb += last.eq((~left[-1] | (twice & left.all())) & ~more)
         # What is added beside the one lets a cell of the sum load, too.
-        step = Cat(at["a"] | ~twice, at["a"] | twice, at["a"].replicate(bits - 1))
+        step = Cat(Const(1, 1), at["a"].replicate(bits))
+        if self.words == 2:
+            step = Cat(~twice, twice, at["a"].replicate(bits - 1))
+            m.d.comb += [twice.eq(flags.twice & left[-1] & ~(more | first.any())),
+                         last.eq((~left[-1] | (twice & left.all())) & ~more)]
+        else:
+            m.d.comb += last.eq(~left[-1] & ~more)
         with m.If(at["a"] | (taken & ~more)):
             m.d.sync += left.eq(Mux(at["a"], Cat(word[low:low + bits], word[-1]), left + step))
         with m.If(taken):
@@ -309,12 +316,13 @@ class FillEngine(wiring.Component):
         sign = operand[-1] & ~(at["run"] & fresh)
         m.d.comb += [
             self.memory.address.eq(address[2 - low:]),
-            whole.eq(Cat(operand[low:], sign.replicate(len(address))) | (twice & ~moves)),
+            whole.eq(Cat(operand[low:], sign.replicate(len(address)))),
             total.eq(first + word[:low]), over.eq(Mux(moves, total[low], ~last | end.all())),
         ]
+        step = whole | (twice & ~moves) if self.words == 2 else whole
         with m.If(at["run"] | taken):
             m.d.sync += [
-                address.eq((Cat(Const(1, 1), address) + Cat(over, whole))[1:]),
+                address.eq((Cat(Const(1, 1), address) + Cat(over, step))[1:]),
                 first.eq(Mux(moves, total[:low], (end + 1) & last.replicate(low))),
             ]
         with m.If(at["channels"]):

@@ -1,4 +1,4 @@
-"""Main memory of several clusters: fills have a port of it, all others share one."""
+"""Main memory of several clusters: fills have a port of two words, all others share one."""
 
 from collections.abc import Sequence
 from typing import Any

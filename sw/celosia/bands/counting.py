@@ -103,7 +103,7 @@ class Fill:
         is shared, they are last in rank: each access waits until nobody else has it. Else they only
         begin late: their control words come behind the band's first batch."""
         if not shared:
-            return 2 * RECORD + max(self.cycles, self.records * RECORD)
+            return RECORD + max(self.cycles, self.records * RECORD)
         free = max(passes - others, 1)
         slow = self.cycles + self.accesses * others / free
         left = self.cycles * max(0, 1 - passes / max(slow, 1))

@@ -73,18 +73,20 @@ def records(graph: QGraph, node: QNode, layout: Lines | Spread, band: Band,
             only=int(fill.only), step_x=fill.step, phase_x=fill.phase, word=word,
             element=fill.element, plane=plane * apart, channels=channels, channel_rows=apart,
             run=fill.run, lines=fill.lines, pitch=fill.pitch)
-    found = []
-    for zeros in _groups(layout, [fill for fill in made if fill.zero]):
-        own = [record for fill in zeros
+    zeros: list[dict[str, int]] = []
+    covered = False
+    for alike in _groups(layout, [fill for fill in made if fill.zero]):
+        own = [record for fill in alike
                for record in of(fill, 0, fill.channels, 0, 0).records(array)]
-        if (block := _block(layout, band, zeros)) is not None:
+        if (block := _block(layout, band, alike)) is not None:
             first, last = block
             whole = Fill(**common | {"rows": 1}, zero=1, row=band.stretch.row + first,
                          run=(last - first) * layout.size).records(array)
             own = min(own, whole, key=lambda records: _takes(records, array))
-        found += own
+            covered |= own is whole
+        zeros += own
     width = graph.tensors[node.input].shape[2]
-    found += [record for fill in made if not fill.zero
+    found = [record for fill in made if not fill.zero
               for part, place in _parts(graph, node, band, places, fill.moved)
               for piece in place.pieces(fill, width)
               for record in of(piece, *part).records(array)]
@@ -97,7 +99,8 @@ def records(graph: QGraph, node: QNode, layout: Lines | Spread, band: Band,
                   for piece in place.pieces(fill, graph.tensors[add].shape[2])
                   for record in of(piece, layout.operand, piece.channels, word, plane,
                                    common=other).records(array)]
-    return found
+    # The longest first: what is read, but where zeros cover its place.
+    return zeros + found if covered else found + zeros
 
 
 def _whole(layout: Spread, band: Band, node: QNode, places: Mapping[str, Place],

@@ -28,7 +28,7 @@ from celosia_spec.block import floor_log2
 from celosia_spec.errors import CompileError
 from celosia_spec.floats import to_odd
 from celosia_spec.isa.array import PIECE, Array
-from celosia_spec.isa.controls import Op
+from celosia_spec.isa.controls import HEAD, Op
 from celosia_spec.isa.fills import QUEUED, accesses, cycles
 from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN, SIGNIFICAND_BITS
 from celosia_spec.isa.words import TILE_WORDS, tap_word
@@ -164,8 +164,11 @@ def _layer(out: Lists, holds: Sequence[Entries], copies: Sequence[list[int]],
             after, left = next(following, (None, []))
             # The next band is filled beside this one's batches, where it has other rows.
             beside = after is not None and after.beside
-            turns = _turns(left, (part.passes[layer.batches(part, 0)] * len(shares[0])).tolist(),
-                           array) if beside else {}
+            passes = (part.passes[layer.batches(part, 0)] * len(shares[0])).tolist()
+            if beside and (ahead := _ahead(left, passes, layer.groups, array)):
+                read_controls([], left[:ahead])
+                left = left[ahead:]
+            turns = _turns(left, passes, array) if beside else {}
             at = weights[number][0] + np.cumsum([0, *made_here.sizes])
             for cluster, order in enumerate(out.clusters):
                 batches = layer.batches(part, cluster) if shares[cluster] else []
@@ -183,6 +186,24 @@ def _layer(out: Lists, holds: Sequence[Entries], copies: Sequence[list[int]],
                 read_controls(command(Op.WAIT), left)
     read_controls(_close(graph, node, slots, read))
     return begun
+
+
+def _ahead(waiting: list[dict[str, int]], passes: list[int], groups: int, array: Array) -> int:
+    """Return how many fills stand before a band's first batch, so that they and its batches are
+    done first: they begin sooner then, and the batches later."""
+    if not passes:
+        return 0
+    takes = [cycles(record, array) for record in waiting]
+
+    def ends(ahead: int) -> int:
+        now = filled = 0
+        for number, own in enumerate(takes):
+            if number == ahead:
+                now += groups * len(HEAD.words)
+            now += RECORD
+            filled = max(filled, now) + own
+        return max(filled, ahead * RECORD + groups * len(HEAD.words) + sum(passes))
+    return min(range(min(len(waiting), QUEUED) + 1), key=ends)
 
 
 def _turns(waiting: list[dict[str, int]], passes: list[int],
