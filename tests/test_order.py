@@ -114,7 +114,8 @@ ORDER = {
     """,
     "celosia_sim": """
         __init__, clock, flash, golden
-        benches, simulators
+        benches
+        simulators
         stream_machine
         virtual
     """,
@@ -329,12 +330,13 @@ ORDER = {
         preprocessing, progress, tables
         common, difference, page
         noise
-        __init__, answers, build, compare, doctor, energy, figures, live, load, models,
-          network, serve_sim, streams, targets, widths
+        answers, build, compare, doctor, energy, figures, live, load, models, network,
+          serve_sim, streams, targets, widths
         check, compile, explain
         demo, options, run
         change, tune
         factorise, prune
+        __init__
     """,
 }
 
@@ -362,8 +364,12 @@ def imports(name: str) -> frozenset[str]:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 found.add(inner if inner in modules() else str(node.module))
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            found |= {str(name.value) for name in node.args[:1] if isinstance(name, ast.Constant)}
+        elif isinstance(node, ast.Constant) and "." in str(node.value):     # to be imported later
+            found.add(str(node.value))
+        elif isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
+            begin = str(node.values[0].value)
+            found |= {other for other in modules() if begin.endswith(".")
+                      and other.startswith(begin)}
     return frozenset(found & modules().keys() - {name})
 
 
