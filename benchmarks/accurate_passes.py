@@ -27,6 +27,10 @@ NETWORKS = {"person detector": (person_detector, 132, 32, None, 30.0),
 where these are not 8, and dB that are wanted."""
 
 
+LABELLED = ("wakeword",)
+"""Of which no class may be another one."""
+
+
 def measure(arguments: argparse.Namespace) -> Result:
     """Measure every network before and after the passes."""
     rows, checks = [], []
@@ -46,6 +50,9 @@ def measure(arguments: argparse.Namespace) -> Result:
         rows.append([name, calibration, len(x) - calibration, helping, *ratios,
                      reached, agreeing, compiler.schedule(graphs[1]).predicted_cycles])
         checks.append(Check.at_least(f"dB, {name}", round(reached, 2), least, ".2f"))
+        if name in LABELLED:
+            checks.append(Check.equal(f"classes that differ from float, {name}, of {len(x)}",
+                                      round((1 - agreeing) * len(x)), 0))
     table = Table.of(
         "Signal-to-noise ratio of the outputs, dB, 8 bits, dynamic exponents",
         {"network": "", "calibration inputs": "d", "measured on": "d", "passes that help": "",
