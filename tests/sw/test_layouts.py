@@ -67,6 +67,9 @@ NETWORKS = {        # the network, the shape of its input, its layers
     "sums of two orders": (lambda: Function(
         lambda a, b, c, x: c((a(x) + b(x).transpose(1, 2).contiguous().transpose(1, 2)).relu()),
         nn.Linear(10, 4), nn.Linear(10, 4), nn.Linear(4, 2)), TOKENS, 3),
+    "a number of more axes": (lambda: Function(
+        lambda a, b, x: b(torch.kron(a(x), torch.tensor(2.0)) - torch.ones(1, 1, 1, 1)),
+        conv(4, 3), conv(2, 4)), MAP, 2),
     "the larger of two": (lambda: Function(
         lambda a, b, x: torch.maximum(a(x), b(x)).clamp(-0.5, 0.75), nn.Linear(10, 4),
         nn.Linear(10, 4)), TOKENS, None),

@@ -130,9 +130,10 @@ def elementwise(found: Layout, call: Call, given: Given) -> tuple[Call, np.ndarr
     args: dict[str, Any] = {}
     for name, operand in call.args.items():
         args[name] = operand
-        if isinstance(operand, Constant) and operand.value.numel() > 1:
-            args[name] = replace(operand, value=torch.from_numpy(
-                found.arranged(operand.value.detach().cpu().numpy())))
+        if isinstance(operand, Constant):       # of one number, too, with more axes than the map
+            value = operand.value.detach().cpu()
+            args[name] = replace(operand, value=value.reshape(-1) if value.numel() == 1 else
+                                 torch.from_numpy(found.arranged(value.numpy())))
         elif isinstance(operand, Value | Moved):
             moved = as_moved(operand, call)
             args[name] = given(replace(moved, elements=torch.from_numpy(
