@@ -6,10 +6,25 @@ import numpy as np
 import torch
 from torch import nn
 
+import celosia
 from celosia.frontend import import_model
 from celosia.graph import Conv, Graph
 from celosia.passes import optimise
+from celosia.program import Program
 from float_graph import interpret
+
+
+def near(network: nn.Module, shape: tuple[int, ...]) -> Program:
+    """Compile a network; assert that its answers have the shape of those that it computes itself,
+    and 25 dB; return the program."""
+    x = np.random.default_rng(1).standard_normal((4, *shape[1:])).astype(np.float32)
+    with torch.no_grad():
+        wanted = torch.cat([network(torch.from_numpy(one[None])) for one in x]).numpy()
+    program = celosia.compile(network, shape, target="ulx3s-25f")
+    answer = celosia.run(program, x).answer
+    assert answer.shape == wanted.shape
+    assert 10 * np.log10(np.square(wanted).sum() / np.square(answer - wanted).sum()) > 25
+    return program
 
 
 def compare(model: nn.Module, shape: tuple[int, ...]) -> Graph:
