@@ -108,6 +108,8 @@ def test_what_has_no_room_is_refused() -> None:
              "ceil_mode=False, and padding=0 or count_include_pad=True"),
             (nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), "with align_corners="
              "True weights differ .*; give it a size or a factor by which it becomes just that"),
+            (nn.Upsample(size=(22, 22), mode="bilinear", align_corners=True), "weights for each "
+             "place has 16,777,216 places for them at most, not 31,719,424"),
             (nn.MaxPool2d(2, 3, 1, 33), "a window lies beyond the map, and the largest of nothing "
              "is no number; use less padding, or ceil_mode=False"),
             (nn.MaxPool2d(2, 1, dilation=9), "those of more than 16 pools; use dilation=1")):

@@ -28,7 +28,7 @@ from celosia_spec.qgraph import NodeKind
 MOST_ROWS = 4096
 """Most elements that a layer moves one by one, each by a row of its own."""
 
-_MOST_WEIGHTS = 1 << 24
+MOST_WEIGHTS = 1 << 24
 """Most places that such rows have weights for: rows times elements of what they read."""
 
 
@@ -458,7 +458,7 @@ class _State:
         """Whether a layer can move the elements of a tensor one by one."""
         parts, index = self._elements(name)
         read = sum(math.prod(self.shapes[part]) for part in parts)
-        return index.size <= MOST_ROWS and index.size * read <= _MOST_WEIGHTS
+        return index.size <= MOST_ROWS and index.size * read <= MOST_WEIGHTS
 
     def _one_by_one(self, name: str) -> str:
         """Return the stored map that has a tensor's elements, each made by a row of its own;
