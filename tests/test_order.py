@@ -212,7 +212,9 @@ ORDER = {
           fold_flatten, fold_forward, fold_padding, fuse_epilogue, leaky_to_linear,
           leave_quantisers, pad_pools, part_pools, product_to_linear, rows_to_maps, vector_input,
           views, wide_input
-        lift_moves, read_views
+        lift_moves, one_by_one, read_views
+        stored_maps
+        moved_outputs
         fold_moves, join_outputs, select_nodes
         __init__
     """,

@@ -144,6 +144,11 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
     "turned over": (lambda: Function(lambda a, b, x: b(a(x).flip(2)), WIDE(), conv(72)),
                     f"flip (flip): {MANY}; {REMEDIES['flip']}",
                     lambda: Function(lambda a, b, x: b(a(x).flip(2)), conv(), conv())),
+    "turned over, of many": (
+        lambda: Function(lambda a, b, x: b(a(x)[:, :64].flip(2)), WIDE(), conv(64)), "flip (flip): "
+        "of a map of 64 x 8 x 8 it moves elements one by one, and 16,777,216 weights at most do "
+        f"so, not 4,096 for each of 4,608 elements; {REMEDIES['flip']}",
+        lambda: Function(lambda a, b, x: b(a(x)[:, :2].flip(2)), conv(), conv(2))),
     "enlarged smoothly": (lambda: between(nn.Upsample(scale_factor=2, mode="bicubic")),
                           f"1 (Upsample): {SAID}; {REMEDIES['interpolate']}",
                           lambda: between(nn.Upsample(scale_factor=2, mode="bilinear"))),

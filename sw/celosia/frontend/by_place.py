@@ -4,7 +4,7 @@ import numpy as np
 
 from celosia.frontend.call import Call, Value, map_shape
 from celosia.graph import Conv, Node, Reshape
-from celosia.passes.fold_moves import MOST_ROWS, MOST_WEIGHTS
+from celosia.passes.one_by_one import MOST_ROWS, MOST_WEIGHTS
 from celosia_spec.qgraph import NodeKind
 
 

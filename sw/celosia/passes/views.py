@@ -1,5 +1,6 @@
 """Maps as parts of others."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -227,3 +228,9 @@ def seen_as(name: str, channels: int, size: tuple[int, int], phases: tuple[int, 
     """Return the view of a map that is stored in phases, and nothing else with it."""
     table = np.arange(channels * phases[0] * phases[1]).reshape(channels, *phases)
     return View((name,), table, (Axis.of(size[0], phases[0]), Axis.of(size[1], phases[1])))
+
+
+def common_phases(views: list[View]) -> tuple[int, int]:
+    """Return the phases into which those of all views divide."""
+    return (math.lcm(*(view.phases[0] for view in views)),
+            math.lcm(*(view.phases[1] for view in views)))
