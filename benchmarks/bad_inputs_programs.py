@@ -18,7 +18,7 @@ from celosia.bands.host import output, prepare
 from celosia.bands.schedule import stream_schedule
 from celosia.bands.simulate import simulate
 from celosia.program import program_of
-from celosia_sim import golden, stream_machine
+from celosia_sim import golden, stream_machine, stream_memories
 from celosia_spec import container
 from celosia_spec.epilogue import Epilogue, Identity, Kept, Relu, Static
 from celosia_spec.errors import CelosiaError, SimulationError
@@ -325,9 +325,9 @@ def _by_words(file: celosia.Program, x: np.ndarray) -> tuple[np.ndarray, int]:
     """Return what the machine of words makes of an input: mantissas, and their exponent."""
     program = file.program
     main = np.zeros(program.array.main_words * ENTRY_WORDS, np.int64)
-    state = stream_machine.State(program.array, main)
+    state = stream_memories.State(program.array, main)
     state.exponents[program.slots[program.graph.input]] = prepare(program, x, main)
-    stream_machine.run(state, program.entries, program.order.lists, stream_machine.Flash(
+    stream_machine.run(state, program.entries, program.order.lists, stream_memories.Flash(
         state, program.sections, program.order.waiting, late=True))
     return output(program, main, state.exponents)[:2]
 

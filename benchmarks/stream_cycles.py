@@ -29,7 +29,7 @@ from celosia.compiler import Compiler
 from celosia.models import FCAutoencoder, LeNet5, LeNet300, ResNet
 from celosia.quantise import quantise
 from celosia_boards.arrays import array_for
-from celosia_sim import golden, stream_machine
+from celosia_sim import golden, stream_machine, stream_memories
 from celosia_spec.isa.array import ENTRY_WORDS, MAIN_WORDS_MAX, Array
 from celosia_spec.qgraph import QGraph
 
@@ -85,9 +85,9 @@ def prune(network: nn.Module, density: float) -> None:
 def differing(graph: QGraph, program: StreamProgram, x: np.ndarray) -> int:
     """Return how many mantissas of the output differ from the golden model's."""
     main_memory = np.zeros(program.array.main_words * ENTRY_WORDS, np.int64)
-    state = stream_machine.State(program.array, main_memory)
+    state = stream_memories.State(program.array, main_memory)
     state.exponents[program.slots[graph.input]] = prepare(program, x, main_memory)
-    stream_machine.run(state, program.entries, program.order.lists, stream_machine.Flash(
+    stream_machine.run(state, program.entries, program.order.lists, stream_memories.Flash(
         state, program.sections, program.order.waiting, late=True))
     found, exponent, _ = output(program, main_memory, state.exponents)
     wanted = golden.run(graph, x[None], keep_tensors=False)

@@ -22,7 +22,7 @@ from celosia.bands.steps import steps
 from celosia.cli.progress import progress
 from celosia.compiler import Compiler
 from celosia.quantise import quantise
-from celosia_sim import golden, stream_machine
+from celosia_sim import golden, stream_machine, stream_memories
 from celosia_spec.isa.array import ENTRY_WORDS
 from celosia_spec.qgraph import QGraph
 
@@ -39,12 +39,12 @@ def differing(graph: QGraph, program: StreamProgram, x: np.ndarray) -> int:
     assert found is not None
     main_memory = np.random.default_rng(1).integers(0, 1 << 16, (
         program.array.main_words * ENTRY_WORDS))
-    state, wrong = stream_machine.State(program.array, main_memory), 0
+    state, wrong = stream_memories.State(program.array, main_memory), 0
     for step, end in enumerate(range(found.hop, x.shape[1] + 1, found.hop)):
         order = program.orders[step % found.period]
         state.exponents[program.slots[graph.input]] = prepare(
             program, x[:, end - found.hop:end], main_memory, step)
-        stream_machine.run(state, program.entries, order.lists, stream_machine.Flash(
+        stream_machine.run(state, program.entries, order.lists, stream_memories.Flash(
             state, program.sections, order.waiting, late=True))
         if end >= height:
             wanted = golden.run(graph, x[None, :, end - height:end], keep_tensors=False)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from celosia.operand_room import with_room
-from celosia.quantise import fixed
+from celosia.static_exponents import fixed
 from celosia_sim import golden
 from celosia_spec.epilogue import PLAIN, Clamp, Dynamic, Epilogue, Kept, Pool, Relu
 from celosia_spec.faint_rows import exponent_minima, input_minima

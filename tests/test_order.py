@@ -115,7 +115,7 @@ ORDER = {
     "celosia_sim": """
         __init__, clock, flash, golden
         benches
-        simulators
+        simulators, stream_memories
         stream_machine
         virtual
     """,
@@ -161,9 +161,9 @@ ORDER = {
         calibration, densify, doctor_check, errors, evaluate, exits, extras, grids, pieces, reading
         show, uncollected
         graph
-        float_values, graph_text, range_exponents, spread, weight_matrix
+        float_values, graph_rules, graph_text, range_exponents, spread, weight_matrix
         beside_float, closest_exponents, expected, input_scales, operand_room, shortfalls
-        datasets, doctor_boards, modelfile, passes
+        datasets, doctor_boards, modelfile, passes, static_exponents
         bands, frontend, labels, models, original
         products, program, zoo
         answer_picture, board_programs, explain, quantise, results, serialise
@@ -208,11 +208,11 @@ ORDER = {
         __init__
     """,
     "celosia.passes": """
-        average_to_linear, copy_read, correct_bias, curve_to_linear, equalise, fold_batchnorm,
-          fold_flatten, fold_forward, fold_padding, fuse_epilogue, leaky_to_linear,
-          leave_quantisers, pad_pools, part_pools, product_to_linear, rows_to_maps, vector_input,
-          views, wide_input
-        lift_moves, one_by_one, read_views
+        average_to_linear, copy_read, correct_bias, equalise, fold_padding, one_by_one, part_pools,
+          rewriting, vector_input, views
+        curve_to_linear, fold_batchnorm, fold_flatten, fold_forward, fuse_epilogue,
+          leaky_to_linear, leave_quantisers, lift_moves, pad_pools, product_to_linear, read_views,
+          rows_to_maps, wide_input
         stored_maps
         moved_outputs
         fold_moves, join_outputs, select_nodes
@@ -221,7 +221,7 @@ ORDER = {
     "celosia.frontend": """
         call, decomposed, examples, kernels, origin, quantised, tracing
         arithmetic, constants, layouts, moves, patterns, periodic, refusals, sizes, tail
-        unflattened
+        activations, reductions, unflattened
         by_place, host_axes, pooling
         adaptive, resizing
         ends, onnx, operators, pt2, starts

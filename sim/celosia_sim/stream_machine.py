@@ -4,176 +4,29 @@ It decodes what `celosia_spec.isa` says and shares nothing with what wrote the w
 elements of maps are, `celosia_spec.floats` defines.
 """
 
-import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from celosia_sim.golden.requantise import clip, scale_rne
+from celosia_sim.stream_memories import Flash, Reader, State
 from celosia_spec.errors import SimulationError
 from celosia_spec.floats import SIGN, code, exponent_of, finish, halves, to_odd
-from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, PIECE, Array
+from celosia_spec.isa.array import ENTRY_WORDS, PIECE, Array
 from celosia_spec.isa.controls import (
     BATCH,
     COMMAND,
-    COPIES,
     RECORDS,
     Op,
     head_words,
     is_command,
 )
-from celosia_spec.isa.entries import elements_of
 from celosia_spec.isa.fills import places
 from celosia_spec.isa.heads import unpack
-from celosia_spec.isa.image import UNIT_WORDS, Section
-from celosia_spec.isa.image import places as places_of
-from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN, EXPONENT_SLOTS, OUTPUT_BITS
+from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN, OUTPUT_BITS
 from celosia_spec.isa.passes import code_weight
 from celosia_spec.isa.words import BLOCK, DENSE, TILE_WORDS, WEIGHT, tap_word, tile_words
-
-
-@dataclass
-class State:
-    """All memories of an array.
-
-    main  : int64 elements of main memory.   banks : int64 codes (lanes, bank rows).
-    taps, tiles : words.   exponents : of every slot.   largest : of what was written since one was
-                  set.
-    saturated : a mantissa was clipped.
-
-    Tables, and what was largest, are one cluster's; all of them have the same codes in their banks.
-    """
-
-    array: Array
-    main: np.ndarray
-    banks: np.ndarray = field(init=False)
-    taps: np.ndarray = field(init=False)
-    tiles: np.ndarray = field(init=False)
-    exponents: np.ndarray = field(init=False)
-    largest: int = EXPONENT_MIN
-    saturated: bool = False
-
-    def __post_init__(self) -> None:
-        noise = np.random.default_rng(1)        # what memories hold before must not matter
-        array = self.array
-        self.banks = noise.integers(0, 1 << array.activation_bits, (array.lanes, array.bank_rows))
-        self.taps = noise.integers(0, 1 << CONTROL_BITS, array.taps)
-        self.tiles = noise.integers(0, 1 << CONTROL_BITS, array.tiles)
-        self.exponents = np.full(EXPONENT_SLOTS, EXPONENT_MIN)
-
-    def beside(self) -> "State":
-        """Return those of another cluster."""
-        found = copy.copy(self)
-        other = (1 << CONTROL_BITS) - 1
-        found.taps, found.tiles = (table ^ other for table in (self.taps, self.tiles))
-        return found
-
-
-class Flash:
-    """Sections that are copied to main memory.
-
-    image : of the flash, its sections.   copied : of each cluster bool of every chunk, whether it
-    waits for one.
-    late  : a section is there when a chunk waits for it, and until then noise; else at once.
-    """
-
-    def __init__(self, state: State, image: Sequence[Section], copied: Sequence[np.ndarray], *,
-                 late: bool) -> None:
-        self.state, self.late, self.copied = state, late, copied
-        self._sections = dict(zip(places_of(image), image, strict=True))
-        self._asked: list[Section] = []
-        self._there = 0
-        self._noise = np.random.default_rng(2)
-
-    def copy(self, unit: int) -> None:
-        """Carry out the command."""
-        while True:
-            if (section := self._sections.get(unit)) is None:
-                raise SimulationError(f"no section begins behind unit {unit} of flash; compile "
-                                      f"again")
-            self._asked.append(section)
-            self._write(section, section.words if not self.late else self._noise.integers(
-                0, 1 << ENTRY_BITS, len(section.words), np.uint64))
-            if not section.more:
-                break
-            unit += section.units + 1
-        if len(self._asked) > COPIES:
-            raise SimulationError(f"{len(self._asked)} sections are copied ahead, {COPIES} can be; "
-                                  f"compile again")
-
-    def wait(self, number: int) -> None:
-        """Let a cluster's chunk wait for the section of a number."""
-        if number < self._there:        # another cluster did
-            return
-        if not self._asked:
-            raise SimulationError("a chunk waits for a section that nobody copies; compile again")
-        section = self._asked.pop(0)
-        self._there += 1
-        self._write(section, section.words)
-
-    def _write(self, section: Section, words: np.ndarray) -> None:
-        first = section.first * UNIT_WORDS * ENTRY_WORDS
-        self.state.main[first:first + len(words) * ENTRY_WORDS] = elements_of(words).ravel()
-
-
-class Reader:
-    """What the fetcher gives: control words and weight entries of chunks, in order.
-
-    cluster : whose chunks they are.
-    taken  : entries that were read, piece by piece, by their words of main memory.
-    waited : sections of flash that were waited for before each.
-    """
-
-    def __init__(self, entries: np.ndarray, chunks: np.ndarray, flash: Flash | None,
-                 cluster: int = 0) -> None:
-        self._entries, self._chunks, self._flash = entries, chunks, flash
-        self._cluster = cluster
-        self._at, self._end, self._next = 0, 0, 0
-        self._words: list[int] = []
-        self.taken: list[range] = []
-        self.waited: list[int] = []
-        self._waits = 0
-
-    def _take(self, count: int) -> np.ndarray:
-        """Return the next entries, int64 (count, 4)."""
-        found = []
-        while count:
-            if self._at == self._end:
-                first, size = self._chunks[self._next]
-                self._at, self._end = int(first), int(first + size)
-                if self._flash is not None and self._flash.copied[self._cluster][self._next]:
-                    self._flash.wait(self._waits)
-                    self._waits += 1
-                self._next += 1
-            taken = min(count, self._end - self._at)
-            self.waited.append(self._waits)
-            found.append(self._read(self._at, self._at + taken))
-            self.taken.append(range(self._at, self._at + taken))
-            self._at, count = self._at + taken, count - taken
-        return np.concatenate(found)
-
-    def _read(self, first: int, end: int) -> np.ndarray:
-        if self._flash is None:
-            return elements_of(self._entries[first:end])
-        main = self._flash.state.main[first * ENTRY_WORDS:end * ENTRY_WORDS]
-        return main.reshape(-1, ENTRY_WORDS).copy()
-
-    def control(self) -> int:
-        """Return the next control word."""
-        if not self._words:
-            self._words = self._take(1)[0].tolist()
-        return self._words.pop(0)
-
-    def controls(self, count: int) -> list[int]:
-        """Return the next control words."""
-        return [self.control() for _ in range(count)]
-
-    def weights(self, count: int) -> np.ndarray:
-        """Return so many weight words, int64, from the next entry on; its last one is used up."""
-        self._words = []
-        return self._take(-(-count // ENTRY_WORDS)).ravel()[:count]
-
 
 _BETWEEN = (Op.BAND, Op.FILL, Op.WAIT, Op.NOTHING)
 """Commands that may stand between the parts of a batch."""

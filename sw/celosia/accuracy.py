@@ -11,7 +11,8 @@ from celosia.beside_float import decibels, energies, ratios
 from celosia.calibration import check_calibration, different, spread
 from celosia.compiler import BEST, LEAST_INPUTS, Compiler
 from celosia.float_values import outputs
-from celosia.graph import Graph, verify
+from celosia.graph import Graph
+from celosia.graph_rules import verify
 from celosia.graph_text import dump
 from celosia.passes import correct_bias, equalise
 from celosia.show import count

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from celosia.calibration import check_calibration, different
-from celosia.graph import Graph, verify
+from celosia.graph import Graph
+from celosia.graph_rules import verify
 from celosia.uncollected import uncollected
 from celosia_boards.arrays import array_for, widest_accumulators
 from celosia_boards.targets import target as find_target
@@ -312,6 +313,6 @@ class Compiler:
 def as_if_calibrated(graph: QGraph) -> QGraph:
     """Return a quantised graph with static exponents, on whose values no place and no cycle
     depends."""
-    from celosia.quantise import fixed
+    from celosia.static_exponents import fixed
 
     return fixed(graph, {name: tensor.exponent.least for name, tensor in graph.tensors.items()})

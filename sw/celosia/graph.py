@@ -4,10 +4,8 @@ Weights are float64, nothing here knows PyTorch. Every node makes one tensor, wh
 node's name. A tensor of one image has the shape (C, H, W); a vector of F features is (F, 1, 1).
 """
 
-import math
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
-from itertools import count
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -388,73 +386,3 @@ def node_shape(node: Node, shapes: dict[str, Shape]) -> Shape:
     if not isinstance(node, Conv):
         return shape
     return node.map or pool_shape(shape, node.epilogue.pool)
-
-
-def verify(graph: Graph) -> Graph:
-    """Return the graph; AssertionError where a pass broke its rules."""
-    known = {graph.input: graph.input_map}
-    for node in graph.nodes:
-        assert node.name not in known, f"{node.name} is defined twice"
-        for name in node.inputs:
-            assert name in known, f"{node.name} reads {name} before it is made"
-        if isinstance(node, Conv):
-            rows, own, _, _ = node.weight.shape
-            assert node.weight.dtype == np.float64 and rows % node.groups == 0, node.name
-            assert own * node.groups == sum(known[name][0] for name in node.read), node.name
-            assert len({known[name][1:] for name in node.read}) == 1, node.name
-            assert node.live is None or node.live.shape == node.weight.shape, node.name
-            assert node.map is None or (
-                node_shape(replace(node, map=None), known) == (math.prod(node.map), 1, 1)
-                and node.map[1:] != (1, 1) and node.epilogue.pool is None
-                and node.epilogue.add is None), node.name
-        if isinstance(node, Add):
-            assert known[node.left] == known[node.right], node.name
-        if isinstance(node, Multiply):
-            assert all(1 in sizes or len(sizes) == 1 for sizes in map(set, zip(
-                known[node.left], known[node.right], strict=True))), node.name
-        known[node.name] = node_shape(node, known)
-        assert min(known[node.name]) > 0, f"{node.name} is empty"
-        if isinstance(node, Conv) and node.epilogue.add is not None:
-            sums = node_shape(replace(node, epilogue=PLAIN), known)
-            assert known[node.epilogue.add] == sums, node.name
-    assert graph.output in known, graph.output
-    return graph
-
-
-def rename(node: Node, names: dict[str, str]) -> Node:
-    """Return the node with its operands replaced as ``names`` says."""
-    if isinstance(node, Add | Multiply):
-        return replace(node, left=names.get(node.left, node.left),
-                       right=names.get(node.right, node.right))
-    if isinstance(node, Move):
-        return replace(node, inputs=tuple(names.get(name, name) for name in node.inputs))
-    node = replace(node, input=names.get(node.input, node.input))
-    if isinstance(node, Conv):
-        node = replace(node, others=tuple(names.get(name, name) for name in node.others))
-        if (add := node.epilogue.add) is not None:
-            node = replace(node, epilogue=replace(node.epilogue, add=names.get(add, add)))
-    return node
-
-
-def ranges_after(graph: Graph, names: Mapping[str, str],
-                 changed: Collection[str] = ()) -> dict[str, Range]:
-    """Return a graph's ranges after some tensors are gone.
-
-    names   : of these, in order, to the tensor that is now what each was.
-    changed : such tensors that do not lie within what they were before.
-    """
-    return {names.get(name, name): ends for name, ends in graph.ranges.items()
-            if name in names or name not in changed}
-
-
-def identity(name: str, source: str, channels: int, kind: NodeKind) -> Conv:
-    """Return a linear node that copies its input: a depthwise 1 x 1 convolution with weights 1."""
-    return Conv(name=name, input=source, weight=np.ones((channels, 1, 1, 1)), bias=None,
-                groups=channels, kind=kind, fixed=True)
-
-
-def fresh(name: str, taken: set[str]) -> str:
-    """Return a name behind another that no tensor has, "name.1", and take it."""
-    found = next(found for number in count(1) if (found := f"{name}.{number}") not in taken)
-    taken.add(found)
-    return found

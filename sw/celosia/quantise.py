@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from celosia.beside_float import decibels, energies
-from celosia.calibration import MOST_INPUTS, check_calibration, spread
+from celosia.calibration import MOST_INPUTS, spread
 from celosia.closest_exponents import closest_exponents
 from celosia.expected import USUAL_DEVIATION, expected_exponents
 from celosia.float_values import largest
@@ -16,12 +16,12 @@ from celosia.graph_text import operator
 from celosia.input_scales import with_larger_input
 from celosia.operand_room import with_room
 from celosia.passes.wide_input import with_low_parts
-from celosia.range_exponents import check_static, range_exponents
+from celosia.range_exponents import check_static
 from celosia.shortfalls import narrowed, shortfalls, unforeseen
+from celosia.static_exponents import fixed, static_exponents
 from celosia.weight_matrix import row_exponents, weight_matrix
-from celosia_sim import golden
 from celosia_spec.block import Format, floor_log2
-from celosia_spec.epilogue import DYNAMIC, Dynamic, Kept, Static, check_exponents, rounded
+from celosia_spec.epilogue import DYNAMIC, Dynamic, Kept, check_exponents, rounded
 from celosia_spec.errors import ArgumentError, CompileError, FitError, Need
 from celosia_spec.faint_rows import exponent_minima, input_minima, raised_lsbs
 from celosia_spec.isa.array import Array
@@ -100,7 +100,7 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
         found = _at_width(parted, begun, width, formats, multiplied, narrow)
         if exponents == DYNAMIC:
             return found
-        values = _static(parted, found, calibration)
+        values = static_exponents(parted, found, calibration)
         return fixed(found, closest_exponents(graph, found, values, calibration)
                      if clipped and calibration is not None else values)
 
@@ -373,36 +373,3 @@ def _tensors(graph: Graph, formats: Mapping[str, Format], rules: dict[str, Kept 
             low=begun.low_bits if name == graph.input else 0,
             raised=raised.get(name, ()))
     return tensors
-
-
-def _static(graph: Graph, quantised: QGraph, calibration: np.ndarray | None) -> dict[str, int]:
-    """Return the exponent of each tensor that its range in the network gives; of all others the
-    largest that calibration finds. CompileError where there is neither."""
-    known = range_exponents(graph, quantised)
-    if calibration is not None:
-        return _largest(quantised, calibration) | {
-            name: exponent for name, exponent in known.items() if name in graph.ranges}
-    for name, tensor in quantised.tensors.items():
-        if tensor.exponent.found and name not in known:
-            raise CompileError(name, "tensor", "the network has no scale for it, which a static "
-                               "exponent could be made of", "give calibration inputs, or use "
-                               "exponents='dynamic'")
-    return known
-
-
-def _largest(graph: QGraph, calibration: np.ndarray) -> dict[str, int]:
-    """Return the largest exponent of each tensor that calibration finds."""
-    if hasattr(calibration, "detach"):
-        calibration = calibration.detach().cpu().numpy()
-    check_calibration(calibration, graph.tensors[graph.input].user_shape)
-    found = golden.run(graph, calibration, keep_tensors=False).exponents
-    return {name: int(values.max()) for name, values in found.items()}
-
-
-def fixed(graph: QGraph, values: dict[str, int]) -> QGraph:
-    """Return the graph with the exponents that are found for each image fixed to ``values``."""
-    tensors = {name: replace(tensor, exponent=Static(value=values[name],
-                                                     least=tensor.exponent.least))
-               if tensor.exponent.found else tensor
-               for name, tensor in graph.tensors.items()}
-    return with_room(replace(graph, tensors=tensors))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from celosia.quantise import fixed
+from celosia.static_exponents import fixed
 from celosia_sim import golden
 from celosia_spec.block import Format
 from celosia_spec.epilogue import Dynamic, Epilogue, Kept, Pool, Relu

@@ -11,7 +11,7 @@ from celosia.bands.plan import Layer
 from celosia.bands.program import ReadingOrder, StreamProgram, stream_program
 from celosia.bands.report import report
 from celosia.bands.steps import Steps
-from celosia_sim import golden, stream_machine
+from celosia_sim import golden, stream_machine, stream_memories
 from celosia_sim.clock.cycles import cycles
 from celosia_sim.golden.steps import GoldenSteps
 from celosia_spec.isa.array import Array
@@ -34,13 +34,13 @@ class Run:
     main: np.ndarray
     exponents: np.ndarray
     order: ReadingOrder
-    state: stream_machine.State
+    state: stream_memories.State
 
 
-def noisy(array: Array) -> stream_machine.State:
+def noisy(array: Array) -> stream_memories.State:
     """Return the machine of words, with noise in main memory: no element whose significand is 0, as
     zeros have the smallest exponent."""
-    return stream_machine.State(array, 1 | np.random.default_rng(3).integers(
+    return stream_memories.State(array, 1 | np.random.default_rng(3).integers(
         0, 1 << 16, array.main_words * 4))
 
 

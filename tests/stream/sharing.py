@@ -10,7 +10,7 @@ import numpy as np
 from celosia.bands.disassembly import layer_words
 from celosia.bands.occupancy import Kind, pieces
 from celosia.explain import pieces_told
-from celosia_sim.stream_machine import Flash, Reader
+from celosia_sim.stream_memories import Flash, Reader
 from celosia_spec.isa.image import UNIT_WORDS
 from celosia_spec.steps import Ring, stored_name
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from celosia.bands.steps import steps
 from celosia.graph import Conv, Graph
-from celosia.quantise import fixed, quantise
+from celosia.quantise import quantise
+from celosia.static_exponents import fixed
 from celosia_spec.epilogue import Epilogue, Identity, Pool, Relu
 from celosia_spec.errors import FitError
 from celosia_spec.qgraph import Geometry, NodeKind, QGraph

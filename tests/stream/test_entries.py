@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from celosia.bands.entries import Lists, Order, Stream, controls, table
-from celosia_sim import stream_machine
+from celosia_sim import stream_machine, stream_memories
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.controls import Op
 from celosia_spec.isa.entries import entries_of
@@ -12,7 +12,7 @@ from celosia_spec.isa.entries import entries_of
 
 def test_a_table_is_written_whole():
     """Also one of more words than a command can have behind it."""
-    state = stream_machine.State(Array(taps=2048), np.zeros(0, np.int64))
+    state = stream_memories.State(Array(taps=2048), np.zeros(0, np.int64))
     words = np.random.default_rng(1).integers(0, 1 << 16, 2048)
     entries = controls([*table(Op.TAPS, words.tolist()), 1 | Op.HALT << 1])
     stream_machine.run(state, entries, [np.array([[0, len(entries)]])])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from celosia.bands.host import output, prepare
 from celosia.bands.program import stream_program
-from celosia_sim import golden, stream_machine
+from celosia_sim import golden, stream_machine, stream_memories
 from celosia_spec.errors import FitError, SimulationError
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.image import pack
@@ -40,10 +40,10 @@ def smallest(graph):
 
 def run(program, x, *, late):
     """Return the output's mantissas and exponent."""
-    state = stream_machine.State(program.array, np.random.default_rng(3).integers(
+    state = stream_memories.State(program.array, np.random.default_rng(3).integers(
         0, 1 << 16, program.array.main_words * 4))
     state.exponents[program.slots[program.graph.input]] = prepare(program, x, state.main)
-    stream_machine.run(state, program.entries, program.order.lists, stream_machine.Flash(
+    stream_machine.run(state, program.entries, program.order.lists, stream_memories.Flash(
         state, list(unpack(program.array, pack(program.array, program.sections))),
         program.order.waiting, late=late))
     return output(program, state.main, state.exponents)[:2]
@@ -90,8 +90,8 @@ def test_nothing_is_copied_where_all_fits():
 
 
 def test_refusals():
-    state = stream_machine.State(LARGE, np.zeros(LARGE.main_words * 4, np.int64))
-    flash = stream_machine.Flash(state, [], [np.zeros(1, bool)], late=False)
+    state = stream_memories.State(LARGE, np.zeros(LARGE.main_words * 4, np.int64))
+    flash = stream_memories.Flash(state, [], [np.zeros(1, bool)], late=False)
     with pytest.raises(SimulationError, match="no section begins behind unit 3 of flash"):
         flash.copy(3)
     with pytest.raises(SimulationError, match="a chunk waits for a section that nobody copies"):

@@ -9,7 +9,7 @@ from celosia.bands.host import output, prepare
 from celosia.bands.program import stream_program
 from celosia.graph import Conv, Graph
 from celosia.quantise import quantise
-from celosia_sim import golden, stream_machine
+from celosia_sim import golden, stream_machine, stream_memories
 from celosia_spec.epilogue import Epilogue, Relu
 from celosia_spec.errors import FitError
 from celosia_spec.isa.array import Array
@@ -57,7 +57,7 @@ def test_networks_of_more_tensors_than_slots(seed, nodes, waiting):
     check_memory(program)
     check_slots(program)
     x = rng.standard_normal(SHAPE).astype(np.float32)
-    state = stream_machine.State(array, np.zeros(array.main_words * 4, np.int64))
+    state = stream_memories.State(array, np.zeros(array.main_words * 4, np.int64))
     state.exponents[program.slots[graph.input]] = prepare(program, x, state.main)
     stream_machine.run(state, program.entries, program.order.lists)
     mantissas, exponent, _ = output(program, state.main, state.exponents)

@@ -7,7 +7,8 @@ import celosia
 from celosia.graph import Activate, Add, Conv, Graph
 from celosia.operand_room import with_room
 from celosia.passes import optimise
-from celosia.quantise import fixed, quantise
+from celosia.quantise import quantise
+from celosia.static_exponents import fixed
 from celosia_sim import golden
 from celosia_spec.epilogue import Relu, within
 from celosia_spec.qgraph import QNode

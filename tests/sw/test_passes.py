@@ -19,8 +19,8 @@ from celosia.graph import (
     Node,
     Pad,
     Reshape,
-    verify,
 )
+from celosia.graph_rules import verify
 from celosia.graph_text import dump
 from celosia.passes import PASSES, optimise
 from celosia.passes.average_to_linear import average_to_linear

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from celosia.bands.program import StreamProgram
-from celosia_sim.stream_machine import Flash, Reader, State
+from celosia_sim.stream_memories import Flash, Reader, State
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import BATCH, COMMAND, HEAD, RECORDS, Op, head_words, is_command
 from celosia_spec.isa.entries import elements_of

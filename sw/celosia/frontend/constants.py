@@ -1,19 +1,74 @@
-"""What an exported program computes from its parameters alone, such as weight times mask."""
+"""What of an exported program is constant: its parameters, and what it computes from these alone,
+such as weight times mask."""
 
 import operator as operators
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
 
 from celosia.frontend import kernels, quantised
-from celosia.frontend.call import Constant
+from celosia.frontend.call import Constant, Moved, Value
 from celosia.frontend.origin import operator
 from celosia_spec.errors import CompileError
 
 _REMEDY = "compute it before and register the result as a buffer"
+
+_FILLED = {"scalar_tensor": 0, "full": 1}
+"""Operators that make a tensor of one number, and which of their arguments that is."""
+
+_COPIES = frozenset({"alias", "clone", "detach", "detach_", "lift_fresh_copy", "_to_copy"})
+
+Operands = Mapping[FxNode, Value | Constant | Moved]
+
+
+def stored(program: ExportedProgram) -> dict[FxNode, Constant]:
+    """Return the parameters, buffers and constants of a program."""
+    placeholders = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
+    found = {}
+    for spec in program.graph_signature.input_specs:
+        if spec.kind != InputKind.USER_INPUT and isinstance(spec.target, str):
+            value = program.state_dict.get(spec.target)
+            if value is None:
+                value = program.constants[spec.target]
+            found[placeholders[spec.arg.name]] = Constant(value, spec.target)
+    return found
+
+
+def constant_nodes(program: ExportedProgram, operands: Operands) -> set[FxNode]:
+    """Return the nodes that do not depend on the input."""
+    found: set[FxNode] = set()
+    for node in program.graph.nodes:
+        if isinstance(operands.get(node), Constant) or (
+                node.op != "placeholder" and found.issuperset(node.all_input_nodes)):
+            found.add(node)
+    return found
+
+
+def scalars(program: ExportedProgram, operands: Operands) -> dict[FxNode, torch.Tensor]:
+    """Return the parameters and buffers that are a single number, and what is filled with one
+    (``zeros_like``), float64 (); no truth values."""
+    found: dict[FxNode, torch.Tensor] = {}
+    for node in program.graph.nodes:
+        operand, at = operands.get(node), _FILLED.get(operator(node))
+        read = node.all_input_nodes
+        if isinstance(operand, Constant):
+            if not isinstance(operand.value, torch.Tensor) or operand.value.numel() != 1:
+                continue
+            value = operand.value.detach().cpu()
+        elif at is not None and isinstance(node.args[at], int | float):
+            value = torch.full((), node.args[at], dtype=node.meta["val"].dtype)
+        elif len(read) == 1 and read[0] in found and operator(node) in _COPIES:
+            value = found[read[0]].to(node.meta["val"].dtype)
+        else:
+            continue
+        if value.dtype != torch.bool and not value.is_complex():
+            found[node] = value.to(torch.float64).reshape(())
+    return found
 
 
 def fold(node: FxNode, operands: Mapping[FxNode, Constant], owner: GraphModule, name: str,

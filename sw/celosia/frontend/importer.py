@@ -8,23 +8,24 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch.export.graph_signature import InputKind
 from torch.fx import Node as FxNode
 
 from celosia.frontend import layouts, origin, quantised
+from celosia.frontend.activations import curve
 from celosia.frontend.call import Call, Constant, Moved, Value
-from celosia.frontend.constants import fold
+from celosia.frontend.constants import constant_nodes, fold, scalars, stored
 from celosia.frontend.ends import End, ends
 from celosia.frontend.examples import RANKS, Example, check_examples, example_tensors, readings
 from celosia.frontend.export import Model, export, exported, opened, remarks
 from celosia.frontend.host_axes import by_host
 from celosia.frontend.joined import joined
 from celosia.frontend.moves import moved, moves, node_of
-from celosia.frontend.operators import HANDLERS, Handler, curve, reshape
+from celosia.frontend.operators import HANDLERS, Handler, reshape
 from celosia.frontend.patterns import Patterns, prelu
 from celosia.frontend.refusals import Refusals
 from celosia.frontend.starts import start
-from celosia.graph import Curve, Graph, Move, Node, Quantise, Reshape, node_shape, verify
+from celosia.graph import Curve, Graph, Move, Node, Quantise, Reshape, node_shape
+from celosia.graph_rules import verify
 from celosia.grids import Grid
 from celosia_spec.errors import ArgumentError, CompileError, quoted
 from celosia_spec.host_layers import HostLayer
@@ -71,12 +72,6 @@ def walker(kind: type[W], model: Model, example_input: Example | None) -> W:
     raise refusal
 
 
-_FILLED = {"scalar_tensor": 0, "full": 1}
-"""Operators that make a tensor of one number, and which of their arguments that is."""
-
-_COPIES = frozenset({"alias", "clone", "detach", "detach_", "lift_fresh_copy", "_to_copy"})
-
-
 class Importer:
     """Walks one program.
 
@@ -97,12 +92,13 @@ class Importer:
         self.on_maps: set[str] = set()
         self.reshapes: dict[str, str] = {}
         self.whole = quantised.ProgramNumbers()
-        self._constants_of_program()
+        self.operands |= stored(program)
         found = start(program, [tuple(example.shape) for example in examples], names)
         self.input, self.takes = found.whole, found.takes
         self.operands |= found.operands
         self.shapes[self.input.name] = found.map
-        self.patterns = Patterns(program.graph.nodes, self._constant_nodes(), self._scalars())
+        self.patterns = Patterns(program.graph.nodes, constant_nodes(program, self.operands),
+                                 scalars(program, self.operands))
 
     def graph(self) -> Graph:
         """Return the program as a float graph; CompileError for the first node that is none."""
@@ -169,46 +165,6 @@ class Importer:
                             sources=self.sources, host=self.host, returns=self.returns,
                             takes=self.takes,
                             remarks=(*self.remarks, *_approximations(nodes))))
-
-    def _constants_of_program(self) -> None:
-        """Take down the parameters, buffers and constants of the program."""
-        placeholders = {n.name: n for n in self.program.graph.nodes if n.op == "placeholder"}
-        for spec in self.program.graph_signature.input_specs:
-            if spec.kind != InputKind.USER_INPUT and isinstance(spec.target, str):
-                stored = self.program.state_dict.get(spec.target)
-                if stored is None:
-                    stored = self.program.constants[spec.target]
-                self.operands[placeholders[spec.arg.name]] = Constant(stored, spec.target)
-
-    def _constant_nodes(self) -> set[FxNode]:
-        """Return the nodes that do not depend on the input."""
-        found: set[FxNode] = set()
-        for node in self.program.graph.nodes:
-            if isinstance(self.operands.get(node), Constant) or (
-                    node.op != "placeholder" and found.issuperset(node.all_input_nodes)):
-                found.add(node)
-        return found
-
-    def _scalars(self) -> dict[FxNode, torch.Tensor]:
-        """Return the parameters and buffers that are a single number, and what is filled with one
-        (``zeros_like``), float64 (); no truth values."""
-        found: dict[FxNode, torch.Tensor] = {}
-        for node in self.program.graph.nodes:
-            operand, at = self.operands.get(node), _FILLED.get(origin.operator(node))
-            read = node.all_input_nodes
-            if isinstance(operand, Constant):
-                if not isinstance(operand.value, torch.Tensor) or operand.value.numel() != 1:
-                    continue
-                value = operand.value.detach().cpu()
-            elif at is not None and isinstance(node.args[at], int | float):
-                value = torch.full((), node.args[at], dtype=node.meta["val"].dtype)
-            elif len(read) == 1 and read[0] in found and origin.operator(node) in _COPIES:
-                value = found[read[0]].to(node.meta["val"].dtype)
-            else:
-                continue
-            if value.dtype != torch.bool and not value.is_complex():
-                found[node] = value.to(torch.float64).reshape(())
-        return found
 
     def _ancestors(self, outputs: list[FxNode]) -> set[FxNode]:
         found, todo = set(), list(outputs)

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from celosia.graph import Graph, verify
+from celosia.graph import Graph
+from celosia.graph_rules import verify
 from celosia.graph_text import dump
 from celosia.passes.average_to_linear import average_to_linear
 from celosia.passes.copy_read import copy_read

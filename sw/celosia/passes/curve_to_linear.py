@@ -6,19 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from celosia.graph import (
-    Activate,
-    Add,
-    BatchNorm,
-    Conv,
-    Curve,
-    Graph,
-    Leaky,
-    Node,
-    fresh,
-    ranges_after,
-    rename,
-)
+from celosia.graph import Activate, Add, BatchNorm, Conv, Curve, Graph, Leaky, Node
+from celosia.passes.rewriting import fresh, ranges_after, rename
 from celosia_spec.epilogue import Relu, within
 
 _FAINT = 1 / 64

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from celosia.graph import BatchNorm, Conv, Graph, Node, ranges_after, rename
+from celosia.graph import BatchNorm, Conv, Graph, Node
+from celosia.passes.rewriting import ranges_after, rename
 
 
 def fold_batchnorm(graph: Graph) -> Graph:

@@ -21,10 +21,10 @@ from celosia.graph import (
     Node,
     Reshape,
     Shape,
-    fresh,
     node_shape,
 )
 from celosia.graph_text import operator
+from celosia.passes.rewriting import fresh
 from celosia_spec.epilogue import Pool
 from celosia_spec.errors import CompileError
 

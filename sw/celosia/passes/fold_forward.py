@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from celosia.graph import Activate, Add, BatchNorm, Conv, Graph, Node, Pad, Reshape, rename
+from celosia.graph import Activate, Add, BatchNorm, Conv, Graph, Node, Pad, Reshape
+from celosia.passes.rewriting import rename
 
 SPREAD = 2.0
 """Most that the scales of two channels may differ by: it costs a bit of a weight's mantissa."""

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from celosia.graph import Activate, Add, Conv, Graph, MaxPool, Node, identity, ranges_after, rename
+from celosia.graph import Activate, Add, Conv, Graph, MaxPool, Node
+from celosia.passes.rewriting import identity, ranges_after, rename
 from celosia_spec.epilogue import PLAIN, Activation, Epilogue, within
 from celosia_spec.qgraph import NodeKind
 

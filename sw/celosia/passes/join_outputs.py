@@ -9,8 +9,9 @@ import numpy as np
 from celosia.calibration import MOST_INPUTS, spread
 from celosia.expected import expected_exponents
 from celosia.float_values import largest
-from celosia.graph import Conv, Graph, Shape, fresh, identity
+from celosia.graph import Conv, Graph, Shape
 from celosia.passes.read_views import full_weight
+from celosia.passes.rewriting import fresh, identity
 from celosia_spec.block import floor_log2
 from celosia_spec.epilogue import PLAIN
 from celosia_spec.isa.numbers import EXPONENT_MAX

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from celosia.graph import Activate, BatchNorm, Conv, Graph, Leaky, Move, Node, fresh
+from celosia.graph import Activate, BatchNorm, Conv, Graph, Leaky, Move, Node
+from celosia.passes.rewriting import fresh
 from celosia_spec.epilogue import Relu
 
 

@@ -15,8 +15,8 @@ from celosia.graph import (
     Quantise,
     Range,
     Reshape,
-    rename,
 )
+from celosia.passes.rewriting import rename
 from celosia_spec.epilogue import Relu
 
 

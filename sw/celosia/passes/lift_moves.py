@@ -16,9 +16,9 @@ from celosia.graph import (
     Range,
     Reshape,
     Shape,
-    fresh,
     node_shape,
 )
+from celosia.passes.rewriting import fresh
 from celosia.passes.views import PHASES
 
 

@@ -4,19 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from celosia.graph import (
-    Activate,
-    Add,
-    Conv,
-    Graph,
-    MaxPool,
-    Move,
-    Node,
-    Pad,
-    Reshape,
-    Shape,
-    identity,
-)
+from celosia.graph import Activate, Add, Conv, Graph, MaxPool, Move, Node, Pad, Reshape, Shape
+from celosia.passes.rewriting import identity
 from celosia_spec.qgraph import NodeKind
 
 

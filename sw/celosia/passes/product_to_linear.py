@@ -6,16 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from celosia.graph import (
-    Activate,
-    Conv,
-    Graph,
-    Move,
-    Multiply,
-    Node,
-    Shape,
-    fresh,
-)
+from celosia.graph import Activate, Conv, Graph, Move, Multiply, Node, Shape
+from celosia.passes.rewriting import fresh
 from celosia.spread import spread
 from celosia_spec.epilogue import within
 from celosia_spec.errors import CompileError

@@ -3,7 +3,8 @@
 import math
 from dataclasses import replace
 
-from celosia.graph import Conv, Graph, Node, Reshape, identity, ranges_after, rename
+from celosia.graph import Conv, Graph, Node, Reshape
+from celosia.passes.rewriting import identity, ranges_after, rename
 from celosia_spec.qgraph import NodeKind
 
 

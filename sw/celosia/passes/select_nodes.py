@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from celosia.graph import Activate, Conv, Graph, MaxPool, identity, ranges_after, rename
+from celosia.graph import Activate, Conv, Graph, MaxPool
 from celosia.passes.fuse_epilogue import activated, can_pool, pooled
+from celosia.passes.rewriting import identity, ranges_after, rename
 from celosia_spec.qgraph import NodeKind
 
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from celosia.graph import Add, Conv, Graph, Move, Node, Reshape, fresh, identity, node_shape
+from celosia.graph import Add, Conv, Graph, Move, Node, Reshape, node_shape
 from celosia.passes.one_by_one import MOST_ROWS, MOST_WEIGHTS, few
 from celosia.passes.read_views import expanded, over_elements
+from celosia.passes.rewriting import fresh, identity
 from celosia.passes.views import View, common_phases, seen_as
 from celosia_spec.errors import CompileError
 from celosia_spec.qgraph import NodeKind

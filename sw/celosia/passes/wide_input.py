@@ -6,7 +6,8 @@ from itertools import chain
 
 import numpy as np
 
-from celosia.graph import Conv, Graph, Node, identity, ranges_after, rename
+from celosia.graph import Conv, Graph, Node
+from celosia.passes.rewriting import identity, ranges_after, rename
 from celosia_spec.epilogue import PLAIN, Epilogue
 from celosia_spec.errors import CompileError
 from celosia_spec.qgraph import NodeKind, moves_channels
