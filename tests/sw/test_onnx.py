@@ -303,13 +303,14 @@ REFUSED = {
     "version 6": (conv(), MAP, W, 4, 6),
     "its input is int8": (conv(), MAP, W, 4, 17, onnx.TensorProto.INT8),
     "sizes open.*--input-shape": (conv(), OPEN, W, 4),
-    "no constant on its right": ([node("MatMul", ["x", "x"], ["y"])], MAP, {}, 4),
+    "no constant on its right or left": ([node("MatMul", ["x", "x"], ["y"])], MAP, {}, 4),
     "one axis": ([node("Relu", ["x"], ["y"])], (), {}, 1),
     "more than": (conv(), (3, 1 << 20, 1 << 20), W, 4),
     "whole numbers of the input": ([node("Cast", ["x"], ["a"], to=6),
                                     node("Cast", ["a"], ["y"], to=1)], MAP, {}, 4),
     "by other factors than it was given": (
-        [node("Resize", ["x", "", "k"], ["y"], mode="linear")], MAP,
+        [node("Resize", ["x", "", "k"], ["y"], mode="linear",
+              coordinate_transformation_mode="asymmetric")], MAP,
         {"k": np.float32([1, 1, 2.1, 1])}, 4),
     "1, 1.*linear, pytorch_half_pixel": (
         [node("Resize", ["x", "", "", "k"], ["y"], mode="linear",

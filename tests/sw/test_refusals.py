@@ -209,9 +209,10 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
         WIDE(), nn.ZeroPad2d(1), nn.Conv2d(72, 4, 3, padding=1, padding_mode="reflect")),
         f"2 (pad): {MANY.replace('8 x 8', '12 x 12')}; {REMEDIES['pad']}", lambda: nn.Sequential(
             conv(), nn.ZeroPad2d(1), nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"))),
-    "padded with two": (lambda: Function(lambda a, x: a(F.pad(x, (1, 1), value=2.0)), conv()),
-                        "pad (pad): pads [1, 1] with 2; pad height and width with zeros only",
-                        lambda: Function(lambda a, x: a(F.pad(x, (1, 1))), conv())),
+    "padded with infinity": (
+        lambda: Function(lambda a, x: a(F.pad(x, (1, 1), value=torch.inf)), conv()),
+        "pad (pad): pads [1, 1] with inf; pad height and width with zeros or another number",
+        lambda: Function(lambda a, x: a(F.pad(x, (1, 1), value=2.0)), conv())),
     "reshaped in the middle": (
         lambda: Function(lambda a, b, x: b(a(x).reshape(1, 64, 9, 8)), WIDE(), conv(64)),
         "reshape (reshape): of a map of 64 x 9 x 8 it moves elements one by one, and 4,096 at most "

@@ -14,7 +14,7 @@ from celosia_spec.epilogue import Relu, within
 from celosia_spec.errors import CompileError
 from celosia_spec.isa.numbers import EXPONENT_MAX
 
-_BEYOND = float(2 << EXPONENT_MAX)
+BEYOND = float(2 << EXPONENT_MAX)
 """No number of the machine is as large."""
 
 
@@ -95,12 +95,12 @@ def _widens(call: Call, argument: str) -> CompileError:
 
 
 def _clamp(call: Call, low: float | None, high: float | None) -> Node | list[Node] | str:
-    """Return the clamp between bounds, or at one: no number is as large as `_BEYOND`. The machine
+    """Return the clamp between bounds, or at one: no number is as large as `BEYOND`. The machine
     has those between 0 and h, and -h and h. Two that do not lie around 0 are shifted there and
     back; of two that do, the nearer one is a clamp of its own."""
     source = call.value("self")
-    low = None if low is None or low <= -_BEYOND else low
-    high = None if high is None or high >= _BEYOND else high
+    low = None if low is None or low <= -BEYOND else low
+    high = None if high is None or high >= BEYOND else high
     if low is None or high is None:
         bound = high if low is None else low
         return source.name if bound is None else _bounded(call, source, bound, above=low is None)
@@ -129,10 +129,10 @@ def _clamp(call: Call, low: float | None, high: float | None) -> Node | list[Nod
 def _bounded(call: Call, source: Value, bound: float, *, above: bool) -> Node | list[Node] | str:
     """Return ``max(x, bound)``; where above, ``min(x, bound)``. What is always as large as its
     bound is shifted there and back."""
-    if math.isnan(bound) or (bound <= -_BEYOND if above else bound >= _BEYOND):
-        raise call.refuse(f"clamps at {bound:g}, and the machine's numbers are below {_BEYOND:g}",
+    if math.isnan(bound) or (bound <= -BEYOND if above else bound >= BEYOND):
+        raise call.refuse(f"clamps at {bound:g}, and the machine's numbers are below {BEYOND:g}",
                           REMEDIES["clip"])
-    if abs(bound) >= _BEYOND:
+    if abs(bound) >= BEYOND:
         return source.name
     if bound == 0 and not above:
         return Activate(name=call.name, input=source.name, activation=Relu())

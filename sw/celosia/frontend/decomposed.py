@@ -34,7 +34,9 @@ _PART = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
 
 _WHOLE = (torch.ops.aten.hardsigmoid.default, torch.ops.aten.log_sigmoid.default,
           torch.ops.aten.upsample_linear1d.vec,
-          torch.ops.aten.upsample_nearest1d.vec, torch.ops.aten.upsample_bicubic2d.vec)
+          torch.ops.aten.upsample_nearest1d.vec, torch.ops.aten.upsample_bicubic2d.vec,
+          torch.ops.aten._upsample_nearest_exact1d.vec,
+          torch.ops.aten._upsample_nearest_exact2d.vec)
 """Operators that stay in one piece: at a network's end the host computes them, one layer does, or
 what is refused is told by its name."""
 

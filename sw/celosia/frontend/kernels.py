@@ -50,6 +50,7 @@ _PRODUCTS = "addmm addmv baddbmm bmm convolution dot matmul mm mv outer"
 _OTHERS = "_linalg_svd _log_softmax _softmax index index_select native_layer_norm"
 _NORMALISATION = "_native_batch_norm_legit"
 _LAYERS = """
+_upsample_nearest_exact2d
 absolute adaptive_avg_pool1d adaptive_avg_pool2d avg_pool1d avg_pool2d batch_norm broadcast_to celu
 chunk clip concat conv1d conv2d conv3d conv_transpose1d conv_transpose2d dropout expand_as
 feature_dropout flatten gelu group_norm hardshrink hstack instance_norm layer_norm linear

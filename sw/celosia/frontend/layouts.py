@@ -21,7 +21,7 @@ ELEMENTWISE = frozenset({
     "add", "clamp", "clamp_max", "clamp_min", "div", "fmax", "fmin", "hardsigmoid", "hardtanh",
     "leaky_relu", "maximum", "minimum", "mul", "neg", "pow", "relu", "rsub", "square", "sub",
     "where"})
-REDUCING = frozenset({"amax", "mean", "sum"})
+REDUCING = frozenset({"amax", "amin", "mean", "sum"})
 LINEAR = {"addmm": "mat1", "bmm": "self", "mm": "self"}
 """Operators that work on such tensors; of the last, the argument that is one."""
 

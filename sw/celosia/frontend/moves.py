@@ -26,6 +26,7 @@ ELEMENTS = 1 << 24
 _MOVES = frozenset({
     "cat", "chunk", "expand", "flip", "index", "index_select", "narrow", "permute", "repeat",
     "roll", "select", "slice", "split", "split_with_sizes", "stack", "t", "transpose", "unbind"})
+_RESIZES = frozenset({"upsample_nearest2d", "_upsample_nearest_exact2d"})
 _AS_WELL = frozenset({"view", "_unsafe_view", "squeeze", "unsqueeze", "clone", "alias", "detach",
                       "getitem"})
 """What moves nothing: moves where it has more axes than a tensor of the network, or another first
@@ -37,10 +38,10 @@ def moves(node: FxNode, operands: Sequence[Value | Constant | Moved]) -> bool:
     word = origin.operator(node)
     if word == "constant_pad_nd":
         return _moves_by_padding(node)
-    if word in ("expand", "repeat", "upsample_nearest2d") and isinstance(
+    if word in ("expand", "repeat", *_RESIZES) and isinstance(
             operands[0], Value) and spreads(operands[0].shape, _first_shape(node)):
         return False
-    if word == "upsample_nearest2d":
+    if word in _RESIZES:
         return _moves_by_resizing(node)
     return word in _MOVES or (word in _AS_WELL and (
         len(_first_shape(node)) > RANKS[-1] or _first_shape(node)[:1] != (1,)

@@ -149,14 +149,23 @@ def _clipped(call: Call, *, counted: bool) -> tuple[np.ndarray, np.ndarray]:
     return found[0], found[1]
 
 
-def pad(call: Call) -> Node:
+def pad(call: Call) -> Node | list[Node]:
     amounts = [int(v) for v in call.args["pad"]] + [0] * 8
     sides = 2 * (len(call.shape) - 2)
-    if call.args["value"] != 0 or min(amounts) < 0 or any(amounts[sides:]):
-        raise call.refuse(f"pads {call.args['pad']} with {call.args['value']:g}",
-                          "pad height and width with zeros only")
+    value = float(call.args["value"])
+    if not abs(value) < activations.BEYOND or min(amounts) < 0 or any(amounts[sides:]):
+        raise call.refuse(f"pads {call.args['pad']} with {value:g}",
+                          "pad height and width with zeros or another number")
     left, right, top, bottom = amounts[:4]
-    return Pad(name=call.name, input=call.value("self").name, padding=(top, left, bottom, right))
+    source = call.value("self")
+    padded = Pad(name=call.name, input=source.name, padding=(top, left, bottom, right))
+    if value == 0:
+        return padded
+    one, shift = np.ones(source.shape[1]), np.full(source.shape[1], value)
+    shifted, inner = call.part("factor"), call.part("inner")
+    return [BatchNorm(name=shifted, input=source.name, scale=one, shift=-shift),
+            replace(padded, name=inner, input=shifted),
+            BatchNorm(name=call.name, input=inner, scale=one, shift=shift)]
 
 
 def reshape(call: Call) -> Node:
@@ -210,6 +219,8 @@ HANDLERS: dict[str, tuple[str, Handler]] = {
     "sum": ("sum", reductions.total),
     "amax": ("amax", reductions.largest),
     "max": ("max", reductions.largest),
+    "amin": ("amin", reductions.smallest),
+    "min": ("min", reductions.smallest),
     "add": ("add", arithmetic.add),
     "sub": ("sub", arithmetic.sub),
     "rsub": ("rsub", arithmetic.rsub),
@@ -221,6 +232,8 @@ HANDLERS: dict[str, tuple[str, Handler]] = {
     "constant_pad_nd": ("pad", pad),
     "upsample_nearest1d": ("interpolate", resizing.nearest),
     "upsample_nearest2d": ("interpolate", resizing.nearest),
+    "_upsample_nearest_exact1d": ("interpolate", resizing.nearest_exact),
+    "_upsample_nearest_exact2d": ("interpolate", resizing.nearest_exact),
     "upsample_linear1d": ("interpolate", resizing.linear),
     "upsample_bilinear2d": ("interpolate", resizing.linear),
     "expand": ("expand", resizing.of_one),

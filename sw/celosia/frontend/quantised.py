@@ -29,7 +29,8 @@ OPERATORS = frozenset((*_FOUND, *_QUANTISERS, *_DEQUANTISERS))
 
 REMEDY = "quantise with a constant scale for each tensor, or export the float network"
 MOVES = frozenset({
-    "_unsafe_view", "adaptive_max_pool2d", "alias", "amax", "cat", "clone", "detach", "getitem",
+    "_unsafe_view", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d",
+    "adaptive_max_pool2d", "alias", "amax", "cat", "clone", "detach", "getitem",
     "index_select", "max_pool2d_with_indices", "permute", "select", "slice", "split",
     "split_with_sizes", "squeeze", "stack", "t", "transpose", "unbind", "unsqueeze",
     "upsample_nearest1d", "upsample_nearest2d", "view"})

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from celosia.frontend.call import Call, map_shape
 from celosia.frontend.refusals import REMEDIES
-from celosia.graph import Activate, AvgPool, Conv, MaxPool, Move, Node, Reshape
+from celosia.graph import Activate, AvgPool, BatchNorm, Conv, MaxPool, Move, Node, Reshape
 from celosia_spec.epilogue import Pool, Relu
 from celosia_spec.qgraph import NodeKind
 
@@ -18,8 +19,9 @@ def mean(call: Call) -> Node | list[Node]:
     if {axis % len(call.value("self").shape) for axis in axes} & {0, 1}:
         return _summed(call, "mean", axes, mean=True)
     window = _reduced(call, "mean", axes)
-    return AvgPool(name=call.name, input=call.value("self").name, window=window, stride=window,
-                   divisor=window[0] * window[1])
+    return _without_axis(call, window, AvgPool(
+        name=call.name, input=call.value("self").name, window=window, stride=window,
+        divisor=window[0] * window[1]))
 
 
 def total(call: Call) -> Node | list[Node]:
@@ -58,8 +60,19 @@ def largest(call: Call) -> Node | list[Node]:
     if 1 in (over := {axis % rank for axis in axes}) and 0 not in over and rank in (3, 4):
         return _largest_of_channels(call, over)
     window = _reduced(call, "maximum", axes)
-    return MaxPool(name=call.name, input=call.value("self").name,
-                   pool=Pool(window=window, stride=window))
+    return _without_axis(call, window, MaxPool(
+        name=call.name, input=call.value("self").name, pool=Pool(window=window, stride=window)))
+
+
+def smallest(call: Call) -> list[Node]:
+    """Return what makes ``-max(-x)``."""
+    source, negative, inner = call.value("self"), call.part("negative"), call.part("inner")
+    made = largest(replace(call, name=inner,
+                           args={**call.args, "self": replace(source, name=negative)}))
+    before, after = np.ones(map_shape(source.shape)[0]), np.ones(call.map_result()[0])
+    return [BatchNorm(name=negative, input=source.name, scale=-before, shift=0 * before),
+            *(made if isinstance(made, list) else [made]),
+            BatchNorm(name=call.name, input=inner, scale=-after, shift=0 * after)]
 
 
 def _largest_of_channels(call: Call, axes: set[int]) -> list[Node]:
@@ -104,6 +117,16 @@ def _fixed(name: str, source: str, weight: np.ndarray) -> Conv:
     return Conv(name=name, input=source, weight=weight, bias=None, live=weight != 0, fixed=True)
 
 
+def _without_axis(call: Call, window: tuple[int, int], layer: AvgPool | MaxPool
+                  ) -> Node | list[Node]:
+    """Return a layer over such windows of a map, and what takes their axis away."""
+    shape = map_shape(call.value("self").shape)
+    if (shape[0], shape[1] // window[0], shape[2] // window[1]) == call.map_result():
+        return layer
+    name = call.part("kept")
+    return [replace(layer, name=name), Reshape(name=call.name, input=name, shape=call.map_result())]
+
+
 def _reduced(call: Call, what: str, given: Sequence[int]) -> tuple[int, int]:
     """Return the window over which a mean or maximum is taken: height, width or both of a map, or
     the length of lines."""
@@ -111,9 +134,7 @@ def _reduced(call: Call, what: str, given: Sequence[int]) -> tuple[int, int]:
     axes = sorted(axis % len(shape) for axis in given)
     if len(shape) == 3 and axes == [2]:
         return 1, shape[2]
-    # A map of one column is no line.
-    as_it_was = len(call.shape) != 3 or axes == [2] or shape[2] == 1
-    if len(shape) != 4 or axes not in ([2], [3], [2, 3]) or not as_it_was:
+    if len(shape) != 4 or axes not in ([2], [3], [2, 3]):
         raise call.refuse(f"the {what} over axes {axes} of shape {shape} is not supported",
                           f"take the {what} over the axes (2, 3) of a map")
     return shape[2] if 2 in axes else 1, shape[3] if 3 in axes else 1

@@ -56,6 +56,14 @@ def linear(call: Call) -> list[Node]:
 
 
 def nearest(call: Call) -> list[Node] | Move:
+    return _nearest(call, exact=False)
+
+
+def nearest_exact(call: Call) -> list[Node] | Move:
+    return _nearest(call, exact=True)
+
+
+def _nearest(call: Call, *, exact: bool) -> list[Node] | Move:
     """Return the layer that takes the elements that torch takes; a move where each stands as often
     as every other."""
     if spreads(call.value("input").shape, call.shape):
@@ -64,8 +72,10 @@ def nearest(call: Call) -> list[Node] | Move:
     shape = _as_map(before)
     size, factors = _as_map(call.shape)[1:], call.args["scale_factors"]
     at = torch.arange(shape[1] * shape[2], dtype=torch.float64).reshape(1, 1, *shape[1:])
-    taken = torch.ops.aten.upsample_nearest2d(
-        at, None if factors else size, [1.0, *factors][-2:] if factors else None)[0, 0].long()
+    take = (torch.ops.aten._upsample_nearest_exact2d if exact else
+            torch.ops.aten.upsample_nearest2d)
+    taken = take(at, None if factors else size,
+                 [1.0, *factors][-2:] if factors else None)[0, 0].long()
     every = Move(name=call.name, inputs=(call.value("input").name,), operator=call.operator,
                  index=np.arange(shape[0])[:, None, None] * at.numel() + taken.numpy(),
                  remedy=_WAY_OUT)

@@ -112,7 +112,8 @@ def _total(operands: Sequence[Any]) -> Numbers:
 # Numbers that only move
 
 
-@rule("cat", "col2im", "constant_pad_nd", "diagonal", "expand", "flip", "im2col", "permute",
+@rule("_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "cat", "col2im",
+      "constant_pad_nd", "diagonal", "expand", "flip", "im2col", "permute",
       "pixel_shuffle", "pixel_unshuffle", "repeat", "roll", "select", "select_scatter", "slice",
       "slice_scatter", "split", "split_with_sizes", "squeeze", "stack", "t", "transpose", "tril",
       "triu", "unbind", "unfold", "unsqueeze", "upsample_bilinear2d",

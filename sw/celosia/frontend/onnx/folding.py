@@ -30,10 +30,12 @@ class Folding:
     def results(self, node: Node) -> list[np.ndarray] | None:
         """Return what a node of constants alone computes, or None where it is no such node."""
         proto = node.proto
-        if proto.op_type == "Shape":
+        if proto.op_type in ("Shape", "Size"):
             of = node.constants.get(proto.input[0])
             shape = node.shapes.get(proto.input[0], (0,)) if of is None else of.shape
             if of is not None or all(shape):
+                if proto.op_type == "Size":
+                    return [np.array(math.prod(shape), np.int64)]
                 start, end = node.attribute("start", 0), node.attribute("end", None)
                 return [np.array(shape[start:end], np.int64)]
         given = {name: node.constants.get(name) for name in proto.input if name}

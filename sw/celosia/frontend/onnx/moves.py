@@ -1,7 +1,12 @@
 """ONNX's operators that move elements, as modules of torch."""
 
+import functools
+import math
 from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -23,23 +28,28 @@ def cut(node: Node) -> nn.Module:
     starts, ends = node.setting(1, "starts", []), node.setting(2, "ends", [])
     axes = node.setting(3, "axes", list(range(len(starts))))
     steps = node.setting(4, "steps", [1] * len(starts))
-    if min(steps, default=1) < 1:
-        raise node.refuse("it goes backwards", "use steps above 0")
-    index = [slice(None)] * len(node.shape())
+    index, turned = [slice(None)] * len(node.shape()), list[int]()
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        index[axis] = slice(start, end, step)
-    return First(lambda x: x[tuple(index)])
+        taken = range(*slice(start, end, step).indices(node.shape()[axis]))
+        if step < 0:
+            taken = taken[::-1]
+            turned.append(axis)
+        index[axis] = slice(taken.start, taken.stop, taken.step)
+    if not turned:
+        return First(lambda x: x[tuple(index)])
+    return First(lambda x: x[tuple(index)].flip(turned))
 
 
 def gather(node: Node) -> nn.Module:
     axis, places = node.attribute("axis", 0), node.tensor(1)
-    size = node.shape()[axis]
-    if places.ndim > 1:
-        raise node.refuse(f"its indices have {places.ndim} axes", "use one axis of indices")
-    places = torch.where(places < 0, places + size, places)
+    before = node.shape()
+    places = torch.where(places < 0, places + before[axis], places)
     if places.ndim == 0:
         return First(lambda x: x.select(axis, int(places)))
-    return node.does(lambda x, _: x.index_select(axis, places))
+    if places.ndim == 1:
+        return node.does(lambda x, _: x.index_select(axis, places))
+    after = (*before[:axis], *places.shape, *before[axis % len(before) + 1:])
+    return node.does(lambda x, _: x.index_select(axis, places.flatten()).reshape(after))
 
 
 def reshape(node: Node) -> nn.Module:
@@ -51,9 +61,13 @@ def reshape(node: Node) -> nn.Module:
 
 
 def flatten(node: Node) -> nn.Module:
-    if node.attribute("axis", 1) != 1:
-        raise node.refuse("it joins the batch with other axes, or leaves some apart", "use axis 1")
-    return nn.Flatten()
+    before = node.shape()
+    axis = node.attribute("axis", 1)
+    at = axis + len(before) if axis < 0 else axis
+    if at == 1:
+        return nn.Flatten()
+    sizes = math.prod(before[:at]), math.prod(before[at:])
+    return First(lambda x: x.reshape(sizes))
 
 
 def transpose(node: Node) -> nn.Module:
@@ -118,12 +132,7 @@ def pad(node: Node) -> nn.Module:
     return First(lambda x: F.pad(x, order, mode=_PADS[mode]))
 
 
-_REPEATING = {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"),
-              ("half_pixel", "round_prefer_ceil"), ("pytorch_half_pixel", "round_prefer_floor")}
-"""Ways to look an enlarged map's elements up that repeat each as often, for whole factors."""
-
-
-_PLACES = ("half_pixel", "pytorch_half_pixel", "align_corners")
+_PLACES = ("half_pixel", "align_corners")
 """Where elements of an enlarged map lie between those before, as torch has it."""
 
 
@@ -133,19 +142,20 @@ class _Ahead(nn.Module):
     factors : along each axis.   Forward: (1, channels, ...).
     """
 
-    def __init__(self, factors: list[int], channels: int) -> None:
+    def __init__(self, factors: list[Fraction], channels: int) -> None:
         super().__init__()
-        self.factors = factors
+        self.up, self.steps = [f.numerator for f in factors], [f.denominator for f in factors]
         weight = torch.ones(())
-        for factor in factors:
+        for factor in self.up:
             weight = weight[..., None] * (1 - (torch.arange(2 * factor) - factor).abs() / factor)
         self.register_buffer("weight", weight.expand(channels, 1, *weight.shape).clone())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        spread = F.conv_transpose2d if len(self.factors) == 2 else F.conv_transpose1d
-        x = F.pad(x, [0, 1] * len(self.factors), mode="replicate")
-        return spread(x, self.weight, stride=self.factors, padding=self.factors,
-                      groups=x.shape[1])
+        if max(self.up) > 1:
+            spread = F.conv_transpose2d if len(self.up) == 2 else F.conv_transpose1d
+            x = F.pad(x, [0, 1] * len(self.up), mode="replicate")
+            x = spread(x, self.weight, stride=self.up, padding=self.up, groups=x.shape[1])
+        return x[(slice(None), slice(None), *(slice(None, None, step) for step in self.steps))]
 
 
 def _scales(node: Node, rank: int) -> list[float]:
@@ -166,33 +176,79 @@ def _scales(node: Node, rank: int) -> list[float]:
 def resize(node: Node) -> nn.Module:
     before = node.shape()
     after = node.shapes.get(node.proto.output[0], ())
-    factors = [new / old for new, old in zip(after, before, strict=False)]
     mode = node.attribute("mode", "nearest")
-    whole = (len(factors) == len(before) and factors[:2] == [1, 1]
-             and all(f == int(f) >= 1 for f in factors))
-    how = (("asymmetric", "floor") if node.opset < 11 else
-           (node.attribute("coordinate_transformation_mode", "half_pixel"),
-            node.attribute("nearest_mode", "round_prefer_floor")))
-    given = _scales(node, len(before))
-    if any(not abs(scale - factor) <= 1e-6 * factor
-           for scale, factor in zip(given, factors, strict=False)):
-        raise node.refuse(f"it resizes {before} to {after}, by other factors than it was given",
-                          "give it the sizes")
+    place, rounding = (("asymmetric", "floor") if node.opset < 11 else
+                       (node.attribute("coordinate_transformation_mode", "half_pixel"),
+                        node.attribute("nearest_mode", "round_prefer_floor")))
     if node.attribute("antialias", 0):
         raise node.refuse("it smooths what it makes smaller (antialias)", "pool it before")
-    if mode == "linear" and whole and len(before) < 5 and how[0] == "asymmetric":
-        return _Ahead([int(f) for f in factors[2:]], before[1])
-    sized = (list(after[:2]) == list(before[:2]) and len(before) < 5
-             and (how[0] != "pytorch_half_pixel" or all(
-                 new > 1 or old == 1 for old, new in zip(before, after, strict=False))))
-    if sized and mode == "linear" and how[0] in _PLACES:
+    if list(after[:2]) != list(before[:2]) or len(before) not in (3, 4):
+        raise node.refuse(f"it resizes {before} to {after}", "resize height and width of maps, or "
+                          "lines")
+    sizes, told = after[2:], [new / old for new, old in zip(after, before, strict=True)]
+    given = _scales(node, len(before)) or told
+    own = [scale if abs(scale - factor) > 1e-6 * factor else None
+           for scale, factor in zip(given[2:], told[2:], strict=True)]
+    # Without the factors that were given torch finds them of the sizes.
+    factors = None if not any(own) else given[2:]
+    how = {"size": sizes} if factors is None else {"scale_factor": factors}
+    if mode == "nearest":
+        try:
+            return _repeated([_nearest(old, new, scale, place, rounding) for old, new, scale in
+                              zip(before[2:], sizes, given[2:], strict=True)], before[2:], how)
+        except KeyError:        # another way to look them up
+            pass
+    elif mode == "linear" and place == "asymmetric" and factors is None:
+        return _Ahead([Fraction(new, old) for new, old in zip(sizes, before[2:], strict=True)],
+                      before[1])
+    elif mode == "linear" and (place in _PLACES or (place == "pytorch_half_pixel" and all(
+            new > 1 or old == 1 for old, new in zip(before, after, strict=True)))):
         kind = "bilinear" if len(before) == 4 else "linear"
-        return First(lambda x: F.interpolate(x, after[2:], mode=kind,
-                                             align_corners=how[0] == "align_corners"))
-    if mode != "nearest" or not whole or how not in _REPEATING:
-        raise node.refuse(f"it resizes {before} to {after} ({mode}, {', '.join(how)})",
-                          "enlarge maps by whole numbers, nearest, or linear and half_pixel")
-    return First(lambda x: F.interpolate(x, scale_factor=[float(f) for f in factors[2:]]))
+        corners = place == "align_corners"
+        return First(lambda x: F.interpolate(x, mode=kind, align_corners=corners, **(
+            {"size": sizes} if corners else how)))
+    other = ", by other factors than it was given" if factors else ""
+    raise node.refuse(f"it resizes {before} to {after}{other} ({mode}, {place}, {rounding})",
+                      "use mode nearest, or linear with half_pixel or asymmetric and sizes that "
+                      "its factors give exactly")
+
+
+def _nearest(before: int, after: int, scale: float, place: str, rounding: str) -> np.ndarray:
+    """Return which element each one of a resized axis is, int64 (after,); KeyError where a way to
+    look them up is not known. In float32, as onnxruntime has it."""
+    at, step = np.arange(after, dtype=np.float32), np.float32(scale)
+    middle = (at + np.float32(0.5)) / step - np.float32(0.5)
+    found = {"asymmetric": at / step, "half_pixel": middle,
+             "pytorch_half_pixel": middle if after > 1 else 0 * at,
+             "align_corners": at * np.float32(before - 1) / np.float32(max(after - 1, 1))}[place]
+    half = np.float32(0.5)
+    rounded = {"floor": np.floor(found), "ceil": np.ceil(found),
+               "round_prefer_floor": np.ceil(found - half),
+               "round_prefer_ceil": np.floor(found + half)}[rounding]
+    return np.asarray(rounded.clip(0, before - 1), np.int64)
+
+
+def _repeated(taken: Sequence[np.ndarray], before: Sequence[int], how: dict[str, Any]) -> nn.Module:
+    """Return what takes these elements along each axis: torch's own way, where it takes the same.
+    """
+    at = torch.arange(math.prod(before), dtype=torch.float64).reshape(1, 1, *before)
+    wanted = at
+    for axis, places in enumerate(taken):
+        wanted = wanted.index_select(axis + 2, torch.from_numpy(places))
+    for mode in ("nearest", "nearest-exact"):
+        if torch.equal(F.interpolate(at, mode=mode, **how), wanted):
+            return First(functools.partial(_interpolated, mode=mode, how=how))
+
+    def chosen(x: torch.Tensor) -> torch.Tensor:
+        for axis, places in enumerate(taken):
+            if not np.array_equal(places, np.arange(before[axis])):
+                x = x.index_select(axis + 2, torch.from_numpy(places))
+        return x
+    return First(chosen)
+
+
+def _interpolated(x: torch.Tensor, mode: str, how: dict[str, Any]) -> torch.Tensor:
+    return F.interpolate(x, mode=mode, **how)
 
 
 def depth_to_space(node: Node) -> nn.Module:

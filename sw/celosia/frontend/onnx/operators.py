@@ -24,12 +24,21 @@ def gemm(node: Node) -> nn.Module:
 
 
 def matmul(node: Node) -> nn.Module:
-    if node.proto.input[1] not in node.constants:
-        raise node.refuse("no constant on its right", "use linear layers with constant weights")
-    weight = node.tensor(1)
-    if weight.ndim != 2:
-        raise node.refuse(f"a constant of {weight.ndim} axes", "multiply by a matrix")
-    return filled(nn.Linear(*weight.shape, bias=False, device="meta"), weight.T.contiguous(), None)
+    left = node.proto.input[0] in node.constants
+    if not left and node.proto.input[1] not in node.constants:
+        raise node.refuse("no constant on its right or left",
+                          "use linear layers with constant weights")
+    weight = node.tensor(0 if left else 1)
+    if weight.ndim < 2 or any(size > 1 for size in weight.shape[:-2]):
+        raise node.refuse(f"a constant of shape {tuple(weight.shape)}", "multiply by a matrix")
+    weight = weight.reshape(weight.shape[-2:])
+    if not left:
+        return filled(nn.Linear(*weight.shape, bias=False, device="meta"),
+                      weight.T.contiguous(), None)
+    if len(node.shape(1)) == 3:
+        return filled(nn.Conv1d(*weight.T.shape, 1, bias=False, device="meta"),
+                      weight[:, :, None].contiguous(), None)
+    return First(lambda x: F.linear(x.transpose(-1, -2), weight).transpose(-1, -2))
 
 
 def batch_norm(node: Node) -> nn.Module:
@@ -47,19 +56,27 @@ def batch_norm(node: Node) -> nn.Module:
 
 def clip(node: Node) -> nn.Module:
     low, high = node.setting(1, "min", None), node.setting(2, "max", None)
+    if low is None and high is None:
+        return nn.Identity()
     return First(lambda x: torch.clamp(x, low, high))
 
 
 def reduced(node: Node) -> nn.Module:
     function: Callable[..., torch.Tensor] = {
-        "ReduceMean": torch.mean, "ReduceMax": torch.amax, "ReduceSum": torch.sum}[
+        "ReduceMean": torch.mean, "ReduceMax": torch.amax, "ReduceSum": torch.sum,
+        "ReduceMin": lambda x, *axes, **how: -torch.amax(-x, *axes, **how),
+        "ReduceL1": lambda x, *axes, **how: torch.sum(torch.abs(x), *axes, **how),
+        "ReduceSumSquare": lambda x, *axes, **how: torch.sum(x * x, *axes, **how)}[
             node.proto.op_type]
-    axes = node.setting(1, "axes", None)
+    axes, keep = node.setting(1, "axes", None), bool(node.attribute("keepdims", 1))
     if axes is None or len(axes) == 0:
         if node.attribute("noop_with_empty_axes", 0):
+            if node.proto.op_type in ("ReduceL1", "ReduceSumSquare"):
+                raise node.refuse("it takes no axes", "name the axes")
             return nn.Identity()
-        raise node.refuse("it takes all axes, the batch among them", "name the axes")
-    keep = bool(node.attribute("keepdims", 1))
+        if not keep:
+            raise node.refuse("it takes all axes, the batch among them", "name the axes")
+        axes = list(range(1, len(node.shape())))     # the batch is one
     return First(lambda x: function(x, tuple(axes), keepdim=keep))
 
 
@@ -142,13 +159,14 @@ OPERATORS: dict[str, Callable[[Node], nn.Module]] = {
     "BatchNormalization": batch_norm, "MaxPool": windows.max_pool,
     "AveragePool": windows.average_pool, "GlobalMaxPool": windows.global_pool,
     "GlobalAveragePool": windows.global_pool, "ReduceMean": reduced, "ReduceMax": reduced,
-    "ReduceSum": reduced,
+    "ReduceSum": reduced, "ReduceMin": reduced, "ReduceL1": reduced, "ReduceSumSquare": reduced,
     "Relu": lambda node: nn.ReLU(), "Clip": clip, "Identity": lambda node: nn.Identity(),
     "LeakyRelu": lambda node: nn.LeakyReLU(node.attribute("alpha", 0.01)),
     "PRelu": prelu, "HardSigmoid": hard_sigmoid,
     "Dropout": lambda node: nn.Identity(), "Cast": cast,
     "Add": does(torch.add), "Sub": does(torch.sub), "Mul": does(torch.mul), "Div": does(torch.div),
     "Sum": does(lambda *parts: functools.reduce(torch.add, parts)), "Neg": does(torch.neg),
+    "Mean": does(lambda *parts: functools.reduce(torch.add, parts) / len(parts)),
     "Concat": concat,
     "Split": moves.split, "Slice": moves.cut, "Gather": moves.gather, "Reshape": moves.reshape,
     "Flatten": moves.flatten, "Transpose": moves.transpose, "Squeeze": moves.squeeze,

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from celosia.frontend.onnx.node import First, Node, filled
+from celosia.frontend.onnx.node import Does, First, Node, filled
 
 
 def pads(node: Node, kernel: Sequence[int], dilation: Sequence[int],
@@ -51,20 +51,41 @@ def conv(node: Node) -> nn.Module:
 
 
 def conv_transpose(node: Node) -> nn.Module:
-    axes = node.tensor(1).ndim - 2
+    weight, bias = node.tensor(1), node.optional(2)
+    axes = weight.ndim - 2
     function = {1: F.conv_transpose1d, 2: F.conv_transpose2d}.get(axes)
     if function is None:
         raise node.refuse(f"a transposed convolution of {axes} axes", "use one of 1 or 2")
-    amounts = node.attribute("pads", [0] * 2 * axes)
-    if (amounts[:axes] != amounts[axes:] or node.attribute("output_shape", None)
-            or node.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID")):
-        raise node.refuse("its padding differs from side to side, or is not given",
-                          "give it the same padding on both sides, in pads")
     ones = [1] * axes
     stride, dilation = node.attribute("strides", ones), node.attribute("dilations", ones)
     extra, groups = node.attribute("output_padding", [0] * axes), node.attribute("group", 1)
-    return node.does(lambda x, w, b=None: function(x, w, b, stride, amounts[:axes], extra, groups,
-                                                   dilation))
+    before, after = node.shape()[2:], node.shapes[node.proto.output[0]][2:]
+    how, starts, ends = node.attribute("auto_pad", "NOTSET"), [], []
+    amounts = node.attribute("pads", [0] * 2 * axes)
+    if node.attribute("output_shape", None) is None and how in ("NOTSET", "VALID", ""):
+        starts, ends = amounts[:axes], amounts[axes:]
+    else:
+        for size, new, k, d, s, more in zip(before, after, weight.shape[2:], dilation, stride,
+                                            extra, strict=True):
+            total = s * (size - 1) + more + (k - 1) * d + 1 - new
+            low, high = total // 2, total - total // 2
+            starts.append(low if how == "SAME_UPPER" else high)
+            ends.append(high if how == "SAME_UPPER" else low)
+    if min(*starts, *ends) < 0:
+        raise node.refuse(f"its padding of {starts} in front and {ends} behind adds places that "
+                          "nothing writes", "make the map larger by a Pad behind it")
+    # torch cuts as much off at the end, less at most a stride: zeros around the kernel do the rest.
+    sides, padding, beyond = list[int](), list[int](), list[int]()
+    for start, end, more, d, s in zip(starts, ends, extra, dilation, stride, strict=True):
+        first = max(0, -(-(end - more - start) // d))
+        left = start + first * d + more - end
+        last = max(0, -(-(left - max(s, d) + 1) // d))
+        sides = [first, last, *sides]
+        padding.append(start + first * d)
+        beyond.append(left - last * d)
+    weight = F.pad(weight, sides)
+    return Does(lambda x, w, b=None: function(x, w, b, stride, padding, beyond, groups, dilation),
+                [None, weight.numpy(), *([] if bias is None else [bias.numpy()])])
 
 
 def max_pool(node: Node) -> nn.Module:

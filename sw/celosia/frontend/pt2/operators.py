@@ -29,7 +29,8 @@ _CHECKS = {"_assert_tensor_metadata"}
 _NAMES = """
 _adaptive_avg_pool2d _adaptive_avg_pool3d _convolution _log_softmax _native_batch_norm_legit
 _native_batch_norm_legit_functional _native_batch_norm_legit_no_training _prelu_kernel _safe_softmax
-_softmax _to_copy _unsafe_view _upsample_nearest_exact2d _weight_norm _weight_norm_interface
+_softmax _to_copy _unsafe_view _upsample_nearest_exact1d _upsample_nearest_exact2d _weight_norm
+_weight_norm_interface
 abs absolute acos acosh adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
 adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d add addcdiv addcmul addmm addmv alias
 all alpha_dropout amax amin aminmax any arange argmax argmin argsort as_strided asin asinh atan
