@@ -185,15 +185,16 @@ ORDER = {
         rectangles, spreads
         filling, packing, shares
         banding, dealing, entries, regions
-        counting
-        pages
+        counting, laid
+        pages, turns
         works
         ways
         plan
         batches
         parts
         copies
-        flash
+        flash, layer_commands
+        layer_stream
         stream
         program
         cuts, disassembly, host, occupancy, report

@@ -27,7 +27,7 @@ ASKED = {
     "hw/celosia_spec/graph_rules.py": "which rules a sound graph has",
     "hw/celosia_spec/qgraph.py": "goes from tensor to tensor that keep an exponent",
     "sim/celosia_sim/golden/model.py": "inputs have no sums",
-    "sw/celosia/bands/stream.py": "a command of its own sets an exponent that is kept",
+    "sw/celosia/bands/layer_commands.py": "a command of its own sets an exponent that is kept",
 }
 """Files that ask a rule whether its exponent is fixed or kept, and what for; all others let it say
 what the exponent is."""

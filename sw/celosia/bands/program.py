@@ -10,6 +10,7 @@ from celosia.bands.batches import Batches
 from celosia.bands.copies import Copies
 from celosia.bands.entries import Lists, Stream
 from celosia.bands.flash import copies, least_refusal
+from celosia.bands.laid import Laid
 from celosia.bands.plan import Layer, Plan, shortages
 from celosia.bands.regions import Region, regions
 from celosia.bands.slots import slots
@@ -148,12 +149,12 @@ def stream_program(source: QGraph, array: Array, steps: Steps | None = None) -> 
     period = 1 if steps is None else steps.period
     graph, pool = _without_last_pool(graph)
     held, reads = slots(graph)
-    nowhere = regions(graph, dict.fromkeys(graph.tensors, 0))
+    nowhere = Laid(graph=graph, array=array, slots=held, reads=reads,
+                   places=regions(graph, dict.fromkeys(graph.tensors, 0)))
 
     def made_of(layers: list[Layer]) -> _Made:
         made = weights(graph, layers, array)
-        found = stream(graph, layers, made, nowhere, held, reads, array, Copies(maps={}), {},
-                       period)
+        found = stream(nowhere, layers, made, Copies(maps={}), {}, period)
         flash = copies(graph, layers, made, found, array)
         return _Made(layers, made, found, flash)
     way = _fewest(made_of, graph, array)
@@ -161,7 +162,7 @@ def stream_program(source: QGraph, array: Array, steps: Steps | None = None) -> 
     for at, parted in flash.parts.items():
         layers[at], made[at] = parted.layer, parted.made
     if flash.runs or flash.parts:
-        found = stream(graph, layers, made, nowhere, held, reads, array, flash, {}, period)
+        found = stream(nowhere, layers, made, flash, {}, period)
     image = _image(found, flash)
     units = dict(zip(sorted(found.sections), image_places(image)[1:], strict=True))
     if units and (last := max(units.values())) > _UNITS:
@@ -170,7 +171,7 @@ def stream_program(source: QGraph, array: Array, steps: Steps | None = None) -> 
                        f"flash, and commands reach {reached:,.1f}", "prune more",
                        need=Need("flash", needed, reached, "KiB"))
     places = regions(graph, flash.maps)
-    found = stream(graph, layers, made, places, held, reads, array, flash, units, period)
+    found = stream(replace(nowhere, places=places), layers, made, flash, units, period)
     assert found.words_needed <= min(place.word for place in places.values())
     assert all(own.size <= parted.room for at, parted in flash.parts.items()
                for own in (found.sections[number] for number in flash.sections(at)))
