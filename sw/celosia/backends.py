@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,14 +25,148 @@ from celosia_spec.errors import CelosiaError, refusals
 
 if TYPE_CHECKING:
     from celosia.bands.session import SimResult
+    from celosia.board import Board
     from celosia.stepwise import Stream
 
-GOLDEN, SIMULATORS, BOARD = "golden", ("verilator", "icarus"), "board"
-NAMES = f"{GOLDEN}, {', '.join(SIMULATORS)}, or {BOARD}:PORT"
-"""All of them, in words."""
+    Machine = Callable[..., SimResult]
+
+GOLDEN, VERILATOR, ICARUS, BOARD = "golden", "verilator", "icarus", "board"
 
 CHUNK = 250
 """Inputs that the golden model computes between two reports of progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meanwhile:
+    """What to call while a backend works, and the baud rate of a board's port, as `run` has them.
+    """
+
+    progress: Progress | None = None
+    stages: Stages | None = None
+    notice: Notice | None = None
+    baud: int | None = None
+
+
+class GoldenModel:
+    """The golden model: NumPy, the reference of all others."""
+
+    name, about = GOLDEN, "golden model"
+
+    def run(self, program: Program, images: np.ndarray, meanwhile: Meanwhile) -> RunResult:
+        """Return the results of inputs (N, ...)."""
+        from celosia_sim.golden import run as run_golden
+
+        output, parts = program.graph.output, []
+        for start in range(0, len(images), CHUNK):
+            with refusals():
+                golden = run_golden(program.graph, images[start:start + CHUNK], keep_tensors=False)
+            parts.append((golden.mantissas[output], golden.exponents[output], golden.saturated))
+            if meanwhile.progress:
+                meanwhile.progress(min(start + CHUNK, len(images)), len(images))
+        mantissa, exponent, saturated = (np.concatenate(part)
+                                         for part in zip(*parts, strict=True))
+        return from_parts(program, mantissa, exponent, saturated, None)
+
+    @contextmanager
+    def stream(self, program: Program, meanwhile: Meanwhile) -> Iterator[Stream]:
+        """Yield a stream of a program in steps of time."""
+        from celosia.stepwise import on_golden
+
+        yield on_golden(program)
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """The gateware, simulated.   steps : whether a machine is kept from one step to the next."""
+
+    name: str
+    steps: bool = False
+
+    @property
+    def about(self) -> str:
+        return f"{self.name}, the gateware simulated"
+
+    def run(self, program: Program, images: np.ndarray, meanwhile: Meanwhile) -> RunResult:
+        """Return the results of inputs (N, ...)."""
+        return result_of(program, simulate(program, images, self.name, progress=meanwhile.progress,
+                                           stages=meanwhile.stages))
+
+    @contextmanager
+    def stream(self, program: Program, meanwhile: Meanwhile) -> Iterator[Stream]:
+        """Yield a stream of a program in steps of time."""
+        from celosia.bands.stepping import simulated_steps
+        from celosia.stepwise import on_machine
+        from celosia_boards.cache import unseen
+
+        if not self.steps:
+            raise CelosiaError(f"backend {self.name!r} keeps no machine between two steps; use "
+                               f"{VERILATOR}, {GOLDEN} or {BOARD}:PORT")
+        with refusals(), simulated_steps(program.program,
+                                         stages=meanwhile.stages or unseen) as machine:
+            yield on_machine(program, machine)
+
+    @contextmanager
+    def machine(self, program: Program, meanwhile: Meanwhile) -> Iterator[Machine]:
+        """Yield what runs images as `celosia.board.Board.simulate` does."""
+        def run(images: np.ndarray, *, tensors: bool, progress: Progress | None) -> SimResult:
+            return simulate(program, images, self.name, tensors=tensors, progress=progress,
+                            stages=meanwhile.stages)
+
+        yield run
+
+
+@dataclass(frozen=True)
+class BoardAt:
+    """A flashed board.   port : as `celosia.connect` takes it; None where none is named."""
+
+    port: str | None
+
+    def run(self, program: Program, images: np.ndarray, meanwhile: Meanwhile) -> RunResult:
+        """Return the results of inputs (N, ...)."""
+        with self._loaded(program, meanwhile) as board:
+            return board.run(images, progress=meanwhile.progress)
+
+    @contextmanager
+    def stream(self, program: Program, meanwhile: Meanwhile) -> Iterator[Stream]:
+        """Yield a stream of a program in steps of time."""
+        with self._loaded(program, meanwhile) as board:
+            yield board.stream()
+
+    @contextmanager
+    def machine(self, program: Program, meanwhile: Meanwhile) -> Iterator[Machine]:
+        """Yield what runs images as `celosia.board.Board.simulate` does, whatever the board was
+        built for."""
+        with self._loaded(program, meanwhile, insist=False) as board:
+            yield board.simulate
+
+    def _loaded(self, program: Program, meanwhile: Meanwhile, *,
+                insist: bool = True) -> AbstractContextManager[Board]:
+        from celosia.board import loaded
+
+        return loaded(program, self.port, baud=meanwhile.baud, stages=meanwhile.stages,
+                      notice=meanwhile.notice, insist=insist)
+
+
+Backend = GoldenModel | Simulator | BoardAt
+
+_WITHOUT_PORT: dict[str, GoldenModel | Simulator] = {
+    own.name: own for own in (GoldenModel(), Simulator(VERILATOR, steps=True), Simulator(ICARUS))}
+
+SIMULATORS = tuple(name for name, own in _WITHOUT_PORT.items() if isinstance(own, Simulator))
+
+NAMES = f"{', '.join(_WITHOUT_PORT)}, or {BOARD}:PORT"
+"""All of them, in words."""
+
+
+def named(backend: str) -> Backend:
+    """Return the backend of a name, as `run` takes it; CelosiaError where there is none."""
+    if backend in _WITHOUT_PORT:
+        return _WITHOUT_PORT[backend]
+    kind, _, port = backend.partition(":")
+    if kind != BOARD:
+        raise CelosiaError(f"unknown backend {backend!r}; use {NAMES} such as "
+                           f"{BOARD}:auto")
+    return BoardAt(port or None)
 
 
 @names_extra
@@ -53,20 +187,11 @@ def run(program: Program, x: Any, backend: str = GOLDEN, *, progress: Progress |
 
     CelosiaError where the shape is wrong, a value is not finite, or the backend is not there.
     """
-    images = as_images(program, x)
-    check_backend(backend)
+    images, found = as_images(program, x), named(backend)
+    meanwhile = Meanwhile(progress=progress, stages=stages, notice=notice, baud=baud)
     if program.steps is not None:
-        return _run_steps(program, images, backend, progress=progress, stages=stages,
-                          notice=notice, baud=baud)
-    if backend == GOLDEN:
-        return _run_golden(program, images, progress)
-    if on_board(backend):
-        from celosia.board import loaded
-
-        with loaded(program, port_of(backend), baud=baud, stages=stages, notice=notice) as board:
-            return board.run(images, progress=progress)
-    simulation = simulate(program, images, backend, progress=progress, stages=stages)
-    return result_of(program, simulation)
+        return run_steps(program, images, found, meanwhile)
+    return found.run(program, images, meanwhile)
 
 
 @contextmanager
@@ -79,62 +204,29 @@ def stream(program: Program, backend: str = GOLDEN, *, stages: Stages | None = N
 
     CelosiaError where the program does not run in steps, or the backend is not there.
     """
-    from celosia.stepwise import on_golden, on_machine
-
-    check_backend(backend)
+    found = named(backend)
     if program.steps is None:
         raise CelosiaError("the program computes whole windows: run it with celosia.run, or "
                            "compile the model with stream='time'")
-    if backend == GOLDEN:
-        yield on_golden(program)
-    elif on_board(backend):
-        from celosia.board import loaded
-
-        with loaded(program, port_of(backend), baud=baud, stages=stages, notice=notice) as board:
-            yield board.stream()
-    elif backend == SIMULATORS[0]:
-        from celosia.bands.stepping import simulated_steps
-        from celosia_boards.cache import unseen
-
-        with refusals(), simulated_steps(program.program, stages=stages or unseen) as machine:
-            yield on_machine(program, machine)
-    else:
-        raise CelosiaError(f"backend {backend!r} keeps no machine between two steps; use "
-                           f"{SIMULATORS[0]}, {GOLDEN} or {BOARD}:PORT")
+    with found.stream(program, Meanwhile(stages=stages, notice=notice, baud=baud)) as opened:
+        yield opened
 
 
-def _run_steps(program: Program, images: np.ndarray, backend: str, *, progress: Progress | None,
-               stages: Stages | None, notice: Notice | None, baud: int | None) -> RunResult:
+def run_steps(program: Program, images: np.ndarray, backend: Backend,
+              meanwhile: Meanwhile) -> RunResult:
     """Return the results of those of N steps that end a whole window."""
     assert program.steps is not None
     if len(images) < program.steps.first:
         raise CelosiaError(f"input: {len(images)} steps of {program.steps.hop} lines, and the "
                            f"first window is whole with {program.steps.first}; give it more steps")
     parts = []
-    with stream(program, backend, stages=stages, notice=notice, baud=baud) as opened:
+    with backend.stream(program, meanwhile) as opened:
         for number, x in enumerate(images, 1):
             if (found := opened.run(x)) is not None:
                 parts.append(found)
-            if progress:
-                progress(number, len(images))
+            if meanwhile.progress:
+                meanwhile.progress(number, len(images))
     return joined(parts)
-
-
-def on_board(backend: str) -> bool:
-    """Tell whether a backend is a board: "board" or "board:PORT"."""
-    return backend == BOARD or backend.startswith(f"{BOARD}:")
-
-
-def port_of(backend: str) -> str | None:
-    """Return the port that a board's backend names; None where it names none."""
-    return backend.removeprefix(BOARD).removeprefix(":") or None
-
-
-def check_backend(backend: str) -> None:
-    """CelosiaError unless ``backend`` is one that there is."""
-    if backend not in (GOLDEN, *SIMULATORS) and not on_board(backend):
-        raise CelosiaError(f"unknown backend {backend!r}; use {NAMES} such as "
-                           f"{BOARD}:auto")
 
 
 def simulate(program: Program, images: np.ndarray, simulator: str, *, tensors: bool = False,
@@ -153,17 +245,3 @@ def simulate(program: Program, images: np.ndarray, simulator: str, *, tensors: b
                             stages=stages or unseen)
         result = run_stream(program.program, images, execute, tensors=tensors)
     return replace(result, saturated=result.saturated | input_saturated(program.graph, images))
-
-
-def _run_golden(program: Program, images: np.ndarray, progress: Progress | None) -> RunResult:
-    from celosia_sim.golden import run as run_golden
-
-    output, parts = program.graph.output, []
-    for start in range(0, len(images), CHUNK):
-        with refusals():
-            golden = run_golden(program.graph, images[start:start + CHUNK], keep_tensors=False)
-        parts.append((golden.mantissas[output], golden.exponents[output], golden.saturated))
-        if progress:
-            progress(min(start + CHUNK, len(images)), len(images))
-    mantissa, exponent, saturated = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return from_parts(program, mantissa, exponent, saturated, None)

@@ -1,7 +1,6 @@
 """Bit for bit: the simulated gateware, or a board, against the golden model."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +8,13 @@ import numpy as np
 
 from celosia.backends import (
     BOARD,
-    GOLDEN,
     SIMULATORS,
-    check_backend,
-    on_board,
-    port_of,
-    run,
-    simulate,
+    BoardAt,
+    GoldenModel,
+    Meanwhile,
+    Simulator,
+    named,
+    run_steps,
 )
 from celosia.program import Program
 from celosia.results import Notice, Progress, Stages, as_images
@@ -96,23 +95,16 @@ def verify(program: Program, x: Any, backend: str = "verilator", *,
     CelosiaError where the input does not fit or the backend is not a simulator, or a board, that is
     there.
     """
-    check_backend(backend)
-    if backend == GOLDEN:
+    compared = named(backend)
+    if isinstance(compared, GoldenModel):
         raise CelosiaError(f"backend {backend!r} is the reference itself; verify "
                            f"{', '.join(SIMULATORS)} or {BOARD}:PORT against it")
     images, tally = as_images(program, x), _Tally()
+    meanwhile = Meanwhile(progress=progress, stages=stages, notice=notice, baud=baud)
     if program.steps is not None:
-        return _verify_steps(program, images, backend, tally, progress=progress, stages=stages,
-                             notice=notice, baud=baud)
+        return _verify_steps(program, images, compared, tally, meanwhile)
     cycles, names = [], set()
-    with ExitStack() as opened:
-        machine = _simulator(program, backend, stages)
-        if on_board(backend):
-            from celosia.board import loaded
-
-            board = opened.enter_context(loaded(program, port_of(backend), baud=baud,
-                                                stages=stages, notice=notice, insist=False))
-            machine = board.simulate
+    with compared.machine(program, meanwhile) as machine:
         for start in range(0, len(images), CHUNK):
             simulation = _compare_chunk(program, images, start, machine, tally, progress)
             cycles.append(simulation.cycles)
@@ -123,12 +115,12 @@ def verify(program: Program, x: Any, backend: str = "verilator", *,
         cycles=np.concatenate(cycles), predicted_cycles=program.predicted_cycles)
 
 
-def _verify_steps(program: Program, images: np.ndarray, backend: str, tally: _Tally,
-                  **meanwhile: Any) -> Verification:
+def _verify_steps(program: Program, images: np.ndarray, backend: Simulator | BoardAt,
+                  tally: _Tally, meanwhile: Meanwhile) -> Verification:
     """Compare the results of all steps that end a whole window, and their exponents. Flags are not
     compared: a machine also sees what a ring held before the stream began."""
-    golden = run(program, images, GOLDEN)
-    found, name = run(program, images, backend, **meanwhile), program.graph.output
+    golden = run_steps(program, images, GoldenModel(), Meanwhile())
+    found, name = run_steps(program, images, backend, meanwhile), program.graph.output
     tally.add(name, golden.mantissa, found.mantissa, 0)
     tally.add(name, golden.exponent, found.exponent, 0, "exponent")
     assert program.steps is not None
@@ -140,14 +132,6 @@ def _verify_steps(program: Program, images: np.ndarray, backend: str, tally: _Ta
         images=len(found.cycles), values=tally.values, mismatches=tally.mismatches,
         first_mismatch=tally.first, tensors=(name,), cycles=found.cycles,
         predicted_cycles=program.predicted_cycles, predicted=predicted)
-
-
-def _simulator(program: Program, backend: str, stages: Stages | None) -> Callable[..., Any]:
-    """Return what runs images on a simulator, called as `celosia.board.Board.simulate` is."""
-    def machine(images: np.ndarray, *, tensors: bool, progress: Progress | None) -> Any:
-        return simulate(program, images, backend, tensors=tensors, progress=progress, stages=stages)
-
-    return machine
 
 
 def _compare_chunk(program: Program, images: np.ndarray, start: int, machine: Callable[..., Any],

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import celosia
 from celosia import Preprocessing
+from celosia.backends import GoldenModel
 from celosia.board import Loaded
 from celosia.cli import app
 from celosia.cli import live as command
@@ -52,7 +53,8 @@ def test_scores_and_shares(end: tuple, classes: int, kind: str) -> None:
     x = np.random.default_rng(2).normal(size=(1, *VECTOR)).astype(np.float32)
     result = celosia.run(program, x)
     value = result.answer[0]
-    found = answer(program, OnModel(program, "golden"), Shot(name="x", inputs=x, picture=print))
+    shot = Shot(name="x", inputs=x, picture=print)
+    found = answer(program, OnModel(program, GoldenModel()), shot)
     said = found.as_json()
     assert said["cycles"] is None and said["ms_link"] is None
     assert said["ms_board"] == program.predicted_cycles / (1e3 * CLOCK)

@@ -292,7 +292,7 @@ def test_first_element_that_differs_is_named(folder: Path, given: list[str],
         found.output[1, 2] += 7
         return found
 
-    monkeypatch.setattr("celosia.verify.simulate", wrong)
+    monkeypatch.setattr("celosia.backends.simulate", wrong)
     program = celosia.load(folder / "net.celo")
     golden = celosia.run(program, inputs()[:2]).mantissa
     page = folder / "wrong.html"

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import celosia
+from celosia.backends import GoldenModel
 from celosia.cli import app
 from celosia.live.runner import OnModel, answer
 from celosia.live.shots import Shot
@@ -100,7 +101,7 @@ def test_live_shows_the_output_that_is_named(folder: Path) -> None:
     shot = Shot(name="0", inputs=inputs(VECTOR)[:1], picture=lambda: None)
     wanted = celosia.run(program, shot.inputs)
     for name in ("share", "class"):
-        found = answer(program, OnModel(program, "golden"), shot, name)
+        found = answer(program, OnModel(program, GoldenModel()), shot, name)
         assert found.number == wanted.answers[name].reshape(-1)[0] or name == "share"
         assert (found.label is None) == (name == "share")
     assert "say which is meant" in invoke("live", folder / "ends.celo", "--stdin", "--backend",

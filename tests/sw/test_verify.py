@@ -46,7 +46,7 @@ def check(monkeypatch, program, x, fault=lambda result: result):
     def machine(program, x, backend, *, tensors, progress, stages):
         assert tensors
         return fault(perfect(program, x))
-    monkeypatch.setattr(verification, "simulate", machine)
+    monkeypatch.setattr("celosia.backends.simulate", machine)
     return verification.verify(program, x)
 
 

@@ -101,7 +101,7 @@ def backend_of(backend: str | None, port: str | None, usual: str) -> str:
 
     if backend is None:
         backend = usual if port is None else backends.BOARD
-    backends.check_backend(backend)
+    backends.named(backend)
     if port is None:
         return backend
     if backend != backends.BOARD:

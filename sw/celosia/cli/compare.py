@@ -90,11 +90,12 @@ def _with_board(program: Program, backend: str, baud: int | None, json: bool) ->
     """Show predicted, simulated and counted cycles; refuse where they differ."""
     from celosia.board import loaded
 
-    if not backends.on_board(backend):
+    named = backends.named(backend)
+    if not isinstance(named, backends.BoardAt):
         raise CelosiaError(f"backend {backend!r} counts nothing that a program's table does not "
                            f"have; use {backends.BOARD}:PORT, or leave --backend out")
     with work("comparing with the board") as shown, loaded(
-            program, backends.port_of(backend), baud=baud, stages=shown.stage,
+            program, named.port, baud=baud, stages=shown.stage,
             notice=common.notice) as board:
         counts = count(program, board, shown.stage)
     different = [entry.name for entry in counts if not entry.agrees]

@@ -20,7 +20,7 @@ def _layer(program: Program, tensor: str) -> str:
 
 
 def _blame(backend: str) -> str:
-    if backends.on_board(backend):
+    if isinstance(backends.named(backend), backends.BoardAt):
         return ("the board does not compute what the golden model does; check its power, build for "
                 "a lower clock (--clock), and if --backend verilator agrees with the golden model, "
                 "report it")

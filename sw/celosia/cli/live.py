@@ -147,13 +147,14 @@ def _runner(program: Program, output: Output, backend: str,
     about = {"board": None, "port": None, "backend": backend.partition(":")[0], "bytes": None,
              "frames": None, "seconds": None, "predicted_cycles": program.predicted_cycles,
              "clock_mhz": clock_of(program), "scores": scale_of(output).kind}
-    if not backends.on_board(backend):
+    named = backends.named(backend)
+    if not isinstance(named, backends.BoardAt):
         with work() as shown:
-            model = OnModel(program, backend, shown.stage)
+            model = OnModel(program, named, shown.stage)
             prepare(program, model)
         yield model, about
         return
-    with connect(backends.port_of(backend), baud=baud, on_notice=common.notice) as board:
+    with connect(named.port, baud=baud, on_notice=common.notice) as board:
         with work("loading the board") as shown:
             done = board.load(program, progress=shown.count)
         about |= {"board": program.target, "port": board.name, **asdict(done)}

@@ -52,14 +52,13 @@ class OnModel:
 
     linked = False
 
-    def __init__(self, program: Program, backend: str,
+    def __init__(self, program: Program, backend: backends.GoldenModel | backends.Simulator,
                  stages: results.Stages | None = None) -> None:
         self._program, self._backend, self._stages = program, backend, stages
-        self.name = "golden model, no board" if backend == backends.GOLDEN else (
-            f"{backend}, the gateware simulated, no board")
+        self.name = f"{backend.about}, no board"
 
     def run(self, inputs: np.ndarray) -> results.RunResult:
-        return backends.run(self._program, inputs, self._backend, stages=self._stages)
+        return backends.run(self._program, inputs, self._backend.name, stages=self._stages)
 
 
 @dataclass(frozen=True, kw_only=True)
