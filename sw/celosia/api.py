@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celosia.calibration import calibration_array, known_early
 from celosia.compiler import Compiler
 from celosia.extras import names_extra
+from celosia.uncollected import uncollected
 from celosia_spec.errors import ArgumentError, CelosiaError, located, refusals
 from celosia_spec.files import check_folder
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from celosia_spec.preprocessing import Preprocessing
 
 @names_extra
+@uncollected()
 def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker",
             calibration: Any = None, exponents: str = Compiler.exponents,
             weight_bits: int = Compiler.weight_bits,

@@ -183,7 +183,7 @@ class Compiler:
         with uncollected():
             from celosia.frontend import import_model
 
-        return import_model(model, example_input)
+            return import_model(model, example_input)
 
     def optimised(self, graph: Graph, samples: np.ndarray | None = None, *,
                   like: QGraph | None = None, dump_after: str | None = None) -> Graph:

@@ -96,8 +96,13 @@ class Cluster:
         """Count on what the cycle is spent."""
         self.wait(seen, 1)
         if self._turn:
-            self.spent.update(self.sequencer.spent(now))
+            self._spend(now)
         self._since = now + 1
+
+    def _spend(self, now: int) -> None:
+        """Count on what the cycles of a pass were spent that ends."""
+        for what, cycles in self.sequencer.spent(now).items():
+            self.spent[what] += cycles
 
     def wait(self, seen: Shared, cycles: int) -> None:
         """Let cycles pass on which nothing is spent, or which have no batch."""
@@ -164,9 +169,10 @@ class Cluster:
 
     def share(self, now: int, *, granted: bool) -> None:
         """Let its writes wait for the port; granted : one of them has it."""
-        assert self.queue is not None
-        self.queue.step(written=self.output.port(now), granted=granted)
-        self._find_moves(now)
+        queue, writes = self.queue, self.output.writes
+        assert queue is not None
+        queue.step(written=self.output.port(now), granted=granted)
+        self.moves = now if not queue.rests else writes[0] if writes else NEVER
 
     def _find_moves(self, now: int) -> None:
         """Find when the queue of writes moves next."""
@@ -182,14 +188,14 @@ class Cluster:
     def until(self, now: int, seen: Shared) -> int:
         """Return a cycle, this one or a later one: until it all but the fetcher go on, or wait for
         what they see to change."""
-        sequencer, output = self.sequencer, self.output
+        sequencer = self.sequencer
+        if sequencer.taken or not self._settled(now, seen):
+            return now
         sequencer.look()
         until = min(self._seen_next(), self._fed)
         if not self._steady:
-            until = min(until, output.next(now))
-        if until <= now or sequencer.taken or not self._settled(now, seen):
-            return now
-        return until
+            until = min(until, self.output.next(now))
+        return max(now, until)
 
     def even(self, now: int) -> int:
         """Return a cycle until which the fetcher waits, or brings one entry of weights after the
@@ -245,7 +251,7 @@ class Cluster:
         now = sequencer.turn
         if sequencer.comes(now):
             output.pending, output.came = True, now
-        self.spent.update(sequencer.spent(now))
+        self._spend(now)
         sequencer.end(now)
 
     def _seen_next(self) -> int:
@@ -286,10 +292,13 @@ class Cluster:
         """Return whether all that is registered of others is as they are, and the executor
         waits."""
         sequencer, output = self.sequencer, self.output
-        idle, draining = sequencer.batch is None, now <= output.busy
-        if (self.wants_write and not draining and not self._steady) or not self.executor.waits(
+        idle = sequencer.batch is None
+        if not self.executor.waits(
                 quiet=self._quiet, idle=idle, room=seen.room, filling=seen.filling,
                 copying=seen.copying, together=self.queue is None or seen.together):
+            return False
+        draining = now <= output.busy
+        if self.wants_write and not draining and not self._steady:
             return False
         empty = not (output.pending or draining)
         if self._quiet != (idle and empty):

@@ -98,7 +98,7 @@ class Drains:
     def of(self, batch: Batch, number: int) -> Drain:
         """Return what a batch's pass does."""
         tile, phase = divmod(number, batch.layer.phases)
-        before = sum(lanes.bit_count() for lanes in batch.tiles[:tile]) << batch.layer.wide
+        before = batch.begins[tile] << batch.layer.wide
         rows = tuple(((batch.position + before + element) % ENTRY_WORDS, real)
                      for element, real in batch.rows)
         return self._pass_of(batch.layer, rows, batch.tiles[tile],

@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 
@@ -78,6 +80,11 @@ class Batch:
     @property
     def passes(self) -> int:
         return len(self.tiles) * self.layer.phases
+
+    @cached_property
+    def begins(self) -> list[int]:
+        """Lanes of a group that are written before each tile, and in all."""
+        return [0, *accumulate(lanes.bit_count() for lanes in self.tiles)]
 
     @property
     def entry_steps(self) -> int:

@@ -88,7 +88,8 @@ class SeveralClusters(MachineClock):
                 *_, read = self._turn(now, bringing)
                 self.flash.step(now, read, None)
                 now += 1
-                until = min([until, *[cluster.steady for cluster in bringing]])
+                for cluster in bringing:
+                    until = min(until, cluster.steady)
             else:
                 now = self._calm(now, min([until, *[cluster.calm for cluster in clusters]]))
             if now < until:
@@ -140,7 +141,7 @@ class SeveralClusters(MachineClock):
                 moving.append(cluster)
                 if writer is None and cluster.wants_write:
                     writer = cluster
-        read = self.flash.wants(now) and writer is None
+        read = writer is None and self.flash.wants(now)
         self._served = None
         if writer is None and not read:
             for cluster in clusters:

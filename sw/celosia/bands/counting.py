@@ -209,10 +209,9 @@ def counted(way: Way, course: Course, sets: int, splits: int) -> int:
 
     sets, splits : how clusters share the way (`Way.spreads`).
     """
-    return _cycles(course, tuple(
-        (work.loads[sets], work.fetched * splits, len(work.rows),
-         FETCH * -(-len(work.dense) // sets)) for work in way.works), splits,
-        shared=way.works[0].clusters == 1)
+    works = [(work.loads[sets], work.fetched * splits, len(work.rows),
+              FETCH * -(-len(work.dense) // sets)) for work in way.works]
+    return _cycles(course, tuple(works), splits, shared=way.works[0].clusters == 1)
 
 
 def entries(way: Way, course: Course) -> int:

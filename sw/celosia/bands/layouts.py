@@ -42,16 +42,17 @@ def is_vector(node: QNode, source: QTensor, result: QTensor) -> bool:
 def strides(graph: QGraph) -> dict[str, int]:
     """Return the elements from one channel of each stored map to the next: whole words, or no more
     than there are where all readers look at their whole input, as it lies."""
+    padded = {stored_name(graph.tensors, read) for node in graph.nodes
+              if not _as_it_lies(graph, node)
+              for read in (*node.inputs, node.epilogue.add) if read is not None}
     found = {}
     for name, tensor in graph.tensors.items():
         if isinstance(tensor, View):
             continue
         lines = tensor.lines if isinstance(tensor, Ring) else tensor.shape[1]
         positions = lines * tensor.shape[2]
-        packed = all(_as_it_lies(graph, node) for node in graph.nodes
-                     for read in (*node.inputs, node.epilogue.add)
-                     if read is not None and stored_name(graph.tensors, read) == name)
-        found[name] = positions if packed else -(-positions // ENTRY_WORDS) * ENTRY_WORDS
+        found[name] = (-(-positions // ENTRY_WORDS) * ENTRY_WORDS if name in padded else
+                       positions)
     return found | {name: found[tensor.of] for name, tensor in graph.tensors.items()
                     if isinstance(tensor, View)}
 

@@ -145,7 +145,7 @@ class Packing(Generic[Name]):
         need = self._needs[name]
         words, multiple = need.words, need.multiple
         at = -(-self._first // multiple) * multiple
-        for begin, end in sorted([spans[other] for other in order.before[name]]):
+        for begin, end in sorted(map(spans.__getitem__, order.before[name])):
             if at + words <= begin:
                 break
             if end > at:
