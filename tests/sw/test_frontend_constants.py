@@ -173,10 +173,10 @@ REFUSED = {
     "random": (Net(lambda m, x: F.linear(x, m.weight + torch.randn(3, 8)),
                    weight=torch.ones(3, 8)), VECTOR, "it draws random numbers, others each time"),
     "state": (State(), VECTOR, r"calls \(buffer\): the forward pass changes it, and the next "),
-    "by place": (network(lambda m, x: m.conv(x - m.picture.view(3, 6, 6))), MAP,
-                 r"its constant of shape \(3, 6, 6\) differs from place to place of the map"),
-    "widened": (network(lambda m, x: F.relu(x[:, :1] * 1) * m.mean), (1, 1, 6, 6),
-                r"widens the shape \(1, 1, 6, 6\) to \(1, 3, 6, 6\)"),
+    "by place": (network(lambda m, x: F.relu(x) - torch.arange(4107.0).view(3, 37, 37)),
+                 (1, 3, 37, 37), r"it has numbers for each of 4,107 elements of a map of shape "),
+    "widened": (network(lambda m, x: F.relu(x).mean((2, 3), True) * torch.arange(4107.0).view(
+        3, 37, 37)), MAP, r"widens the shape \(1, 3, 1, 1\) to \(1, 3, 37, 37\), and of a layer "),
     "product": (network(lambda m, x: m.conv(x) * m.fc(x.flatten(1))[:, :4]), MAP,
                 r"shapes \(1, 4, 4, 4\) and \(1, 4\) differ in their axes"),
     "quotient": (network(lambda m, x: 1 / x), VECTOR, "not supported by this machine"),
@@ -192,8 +192,8 @@ REFUSED = {
                 r"it rounds \(floor\)"),
     "not finite": (network(lambda m, x: m.head(x) * float("inf")), VECTOR, "not finite"),
     "by place behind flattening": (
-        network(lambda m, x: F.relu(F.relu(m.same(x)).flatten(1) - m.picture)), MAP,
-        r"works on a flattened map of shape \(3, 6, 6\), otherwise from place to place"),
+        network(lambda m, x: F.relu(F.relu(m.same(x)).flatten(1) * torch.arange(4107.0))),
+        (1, 3, 37, 37), r"it has numbers for each of 4,107 elements of a map of shape "),
 }
 
 

@@ -273,9 +273,15 @@ def test_a_vector_input_that_is_read_as_such_stays_one() -> None:
 
 
 @pytest.mark.parametrize(("nodes", "message"), [
-    ([Reshape(name="f", input="x", shape=(144, 1, 1)), norm("n", "f", 144)],
-     r"^n \(batch_norm\): works on a flattened map of shape \(4, 6, 6\), otherwise from place to "
+    ([Reshape(name="f", input="x", shape=(144, 1, 1)),
+      Leaky(name="n", input="f", slope=np.arange(144) / 144)],
+     r"^n \(leaky_relu\): works on a flattened map of shape \(4, 6, 6\), otherwise from place to "
      r"place; put it before the flattening, or let one linear layer alone read it$"),
+    ([conv("c", "x", 115, 4), Reshape(name="f", input="c", shape=(4140, 1, 1)),
+      norm("n", "f", 4140)],
+     r"^n \(batch_norm\): it has numbers for each of 4,140 elements of a map of shape "
+     r"\(115, 6, 6\), and of a layer with weights for each place 4,096 elements are made at most; "
+     r"use one number for each channel, or give the network those that it adds as a second input$"),
     ([Reshape(name="f", input="x", shape=(144, 1, 1)), conv("fc", "f", 144, 144),
       Add(name="s", left="fc", right="f")],
      r"^s \(add\): adds flattened tensors of the shapes \(144, 1, 1\) and \(4, 6, 6\); let a "),

@@ -104,9 +104,9 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
         f"several numbers; {REMEDIES['maximum']}",
         lambda: Function(lambda a, x: F.relu(a(x) - torch.arange(4.0).reshape(4, 1, 1))
                          + torch.arange(4.0).reshape(4, 1, 1), conv())),
-    "chosen": (lambda: Function(lambda a, x: torch.where(MASK, a(x), x), conv()), "where (where): "
-               f"it chooses between tensors element by element; {REMEDIES['where']}",
-               lambda: Function(lambda a, x: F.relu(a(x)), conv())),
+    "chosen": (lambda: Function(lambda a, x: torch.where(a(x) > x, a(x), x), conv()),
+               f"gt (gt): {SAID}; {REMEDIES['where']}",
+               lambda: Function(lambda a, x: a(x) * MASK, conv())),
     "a sign": (lambda: Function(lambda a, x: torch.where(a(x) > 0, 1.0, -1.0), conv()), "where "
                f"(where): 12 straight pieces are off by up to 84% of its span; {RELU}", A_RELU),
     "a wide exponent": (

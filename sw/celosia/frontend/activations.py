@@ -1,6 +1,7 @@
 """Operators of one number or two: ReLU, clamps, the larger of two, slopes, functions in pieces."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -150,10 +151,22 @@ def leaky_relu(call: Call) -> Node:
     return _leaky(call, np.full(1, float(call.args["negative_slope"])), fixed=True)
 
 
-def where(call: Call) -> Node:
-    if "weight" not in call.args:
-        raise call.refuse("it chooses between tensors element by element", REMEDIES["where"])
-    return _leaky(call, call.constant("weight", "slope").ravel(), fixed=False)
+def where(call: Call) -> Node | list[Node]:
+    if "weight" in call.args:
+        return _leaky(call, call.constant("weight", "slope").ravel(), fixed=False)
+    chosen = call.constant("condition", "condition") != 0
+    one, other = call.args["self"], call.args["other"]
+    if not isinstance(one, Value):
+        return arithmetic.scaled(call, call.value("other"), ~chosen,
+                                 np.where(chosen, call.constant("self", "first value"), 0))
+    if not isinstance(other, Value):
+        return arithmetic.scaled(call, one, chosen,
+                                 np.where(chosen, 0, call.constant("other", "second value")))
+    names, nodes = [call.part("one"), call.part("other")], list[Node]()
+    for name, value, kept in zip(names, (one, other), (chosen, ~chosen), strict=True):
+        made = arithmetic.scaled(replace(call, name=name), value, kept)
+        nodes += made if isinstance(made, list) else [made]
+    return [*nodes, Add(name=call.name, left=names[0], right=names[1])]
 
 
 def _leaky(call: Call, slope: np.ndarray, *, fixed: bool) -> Node:

@@ -24,6 +24,7 @@ from celosia.graph import (
     node_shape,
 )
 from celosia.graph_text import operator
+from celosia.passes.one_by_one import MOST_ROWS, few
 from celosia.passes.rewriting import fresh
 from celosia_spec.epilogue import Pool
 from celosia_spec.errors import CompileError
@@ -35,8 +36,9 @@ def fold_flatten(graph: Graph) -> Graph:
     After: a Reshape makes a map of a vector, and no activation, normalisation or sum of such is
     behind it; of a map that becomes another one, a Move does. A linear layer's columns stay in
     PyTorch's flatten order (c * H + y) * W + x. ReLU, add and one factor for each channel work on
-    the map before it was flattened. The network's input may be reshaped into any map, and the
-    output into anything. Of several reshapes in a row the last one counts.
+    the map before it was flattened; one for each element is a layer with a row for each. The
+    network's input may be reshaped into any map, and the output into anything. Of several reshapes
+    in a row the last one counts.
     """
     graph = _last_ones(graph)
     state = _State({graph.input: graph.input_map})
@@ -166,9 +168,13 @@ class _State:
         if any(flat) and isinstance(node, Conv):
             node = _whole_map(node, self.shapes[sources[0]])
         elif any(flat) and isinstance(node, (Activate, Add, BatchNorm, Curve, Leaky)):
-            if isinstance(node, (BatchNorm, Leaky)):
-                node = _by_channel(node, self.shapes[sources[0]])
-            self.flat.add(node.name)
+            shape = self.shapes[sources[0]]
+            if isinstance(node, BatchNorm) and not _of_channels(node, shape):
+                node = _by_place(node, shape)
+            else:
+                if isinstance(node, (BatchNorm, Leaky)):
+                    node = _by_channel(node, shape)
+                self.flat.add(node.name)
         elif any(flat):
             raise CompileError(node.name, operator(node), "works on a flattened map of shape "
                                f"{self.shapes[sources[0]]}", "move it before the flattening, or "
@@ -187,15 +193,38 @@ def _over_map(node: Node, shape: Shape) -> Node | None:
     return None
 
 
+def _of_channels(node: BatchNorm | Leaky, shape: Shape) -> bool:
+    """Whether a node of a flattened map does the same at all places of a channel."""
+    arrays = (getattr(node, field).reshape(shape) for field in _fields(node))
+    return all(np.all(array == array[:, :1, :1]) for array in arrays)
+
+
+def _fields(node: BatchNorm | Leaky) -> tuple[str, ...]:
+    return ("slope",) if isinstance(node, Leaky) else ("scale", "shift")
+
+
 def _by_channel(node: BatchNorm | Leaky, shape: Shape) -> BatchNorm | Leaky:
     """Return the node for the map before it was flattened."""
-    fields = ("slope",) if isinstance(node, Leaky) else ("scale", "shift")
-    arrays = {field: getattr(node, field).reshape(shape) for field in fields}
-    if not all(np.all(array == array[:, :1, :1]) for array in arrays.values()):
+    if not _of_channels(node, shape):
         raise CompileError(node.name, operator(node), f"works on a flattened map of shape {shape}, "
                            "otherwise from place to place", "put it before the flattening, or "
                            "let one linear layer alone read it")
-    return replace(node, **{field: array[:, 0, 0].copy() for field, array in arrays.items()})
+    return replace(node, **{field: getattr(node, field).reshape(shape)[:, 0, 0].copy()
+                            for field in _fields(node)})
+
+
+def _by_place(node: BatchNorm, shape: Shape) -> Conv:
+    """Return the layer with a row for each element of the map before it was flattened."""
+    count = math.prod(shape)
+    if not few(count, count):
+        raise CompileError(
+            node.name, operator(node), f"it has numbers for each of {count:,} elements of a map of "
+            f"shape {shape}, and of a layer with weights for each place {MOST_ROWS:,} elements are "
+            "made at most", "use one number for each channel, or give the network those that it "
+            "adds as a second input")
+    weight = np.diag(node.scale).reshape(count, *shape)
+    return Conv(name=node.name, input=node.input, weight=weight, bias=node.shift,
+                live=np.eye(count, dtype=bool).reshape(weight.shape))
 
 
 def _by_element(node: BatchNorm | Leaky, shape: Shape) -> BatchNorm | Leaky:

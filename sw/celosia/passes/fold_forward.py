@@ -38,7 +38,13 @@ def _made(graph: Graph) -> dict[str, Node]:
 
 
 def _has_layer_before(graph: Graph, norm: BatchNorm) -> bool:
-    return isinstance(_made(graph).get(norm.input), Conv) and graph.uses[norm.input] == 1
+    """Whether a layer alone makes what is normalised, at most a vector that was reshaped and is one
+    again."""
+    made, uses, name = _made(graph), graph.uses, norm.input
+    while isinstance(node := made.get(name), Reshape) and uses[name] == 1:
+        name = node.input
+    return (isinstance(node, Conv) and uses[name] == 1
+            and graph.shapes[name] == graph.shapes[norm.name])
 
 
 def _path(graph: Graph, norm: BatchNorm) -> list[Reshape | Pad | Conv]:
