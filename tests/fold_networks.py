@@ -1,9 +1,11 @@
-"""Networks whose normalisations and pools are folded."""
+"""Networks whose normalisations and pools are folded, and the shapes of their inputs."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+
+MAP, ROW, VECTOR = (2, 3, 8, 8), (2, 3, 8), (4, 5)
 
 
 class Net(nn.Module):
@@ -40,3 +42,22 @@ def randn(*shape: int) -> torch.Tensor:
 def pair(forward=lambda s, x: s.n(s.c(x)), **more) -> Net:
     torch.manual_seed(0)
     return Net(forward, **{"c": nn.Conv2d(3, 6, 3), "n": nn.BatchNorm2d(6), **more})
+
+
+def named_twice() -> nn.Module:
+    net = pair(lambda s, x: s.all(x))
+    net.all = nn.Sequential(net.c, net.n, nn.ReLU())
+    return net
+
+
+def hooked(layer: nn.Module, pre: bool = False) -> nn.Module:
+    if pre:
+        layer.register_forward_pre_hook(lambda module, given: (2 * given[0],))
+    else:
+        layer.register_forward_hook(lambda module, given, output: 2 * output)
+    return layer
+
+
+class Scaled(nn.Conv2d):
+    def forward(self, x):
+        return 3 * super().forward(x)

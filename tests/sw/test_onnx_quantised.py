@@ -21,15 +21,11 @@ from celosia_spec.host_layers import compute
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 from celosia.frontend.onnx import load_onnx  # noqa: E402
+from onnx_files import near  # noqa: E402
 
 node = onnx.helper.make_node
 FLOAT = onnx.TensorProto.FLOAT
 QONNX = "qonnx.custom_op.general"
-
-
-def near(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Return the signal to noise of outputs, in dB."""
-    return 10 * np.log10((wanted ** 2).sum() / ((found - wanted) ** 2).sum())
 
 
 class Network(nn.Module):
