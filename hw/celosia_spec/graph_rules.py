@@ -7,7 +7,6 @@ the work of checking and of compiling is bounded.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from celosia_spec.isa.numbers import (
     WEIGHT_UNITS,
 )
 from celosia_spec.qgraph import (
+    NodeRecord,
     QGraph,
     QNode,
     QTensor,
@@ -104,12 +104,9 @@ def check_tensors(tensors: Iterable[QTensor], *, input: str, output: str, bits: 
     return found
 
 
-def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[Any], array: Array, *,
+def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[NodeRecord], array: Array, *,
                 input: str, output: str) -> None:
-    """ValueError unless the nodes, in their order, make every tensor once from those before it.
-
-    nodes : :class:`QNode`, or records with its fields but without arrays.
-    """
+    """ValueError unless the nodes, in their order, make every tensor once from those before it."""
     made, names = {input}, set()
     read: set[str] = set()
     if input not in tensors:
@@ -123,12 +120,14 @@ def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[Any], array: Arr
         names.add(node.name)
         if not node.inputs:
             raise ValueError(f"{node.name!r} reads nothing")
-        for operand in (*node.inputs, node.epilogue.add):
-            if operand is not None and operand not in made:
+        operands = [operand for operand in (*node.inputs, node.epilogue.add)
+                    if operand is not None]
+        for operand in operands:
+            if operand not in made:
                 raise ValueError(f"{node.name!r} reads {operand[:40]!r}, which no node before it "
                                  f"makes")
         _check_joined(tensors, node, input)
-        read |= {*node.inputs, node.epilogue.add} - {None}
+        read.update(operands)
         if node.output not in tensors or node.output in made:
             raise ValueError(f"{node.name!r} makes {node.output[:40]!r}, which is no tensor or "
                              f"made already")
@@ -140,7 +139,7 @@ def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[Any], array: Arr
         raise ValueError("the output must be made and not read, and every other tensor be read")
 
 
-def _check_joined(tensors: Mapping[str, QTensor], node: Any, input: str) -> None:
+def _check_joined(tensors: Mapping[str, QTensor], node: NodeRecord, input: str) -> None:
     """ValueError unless each of a node's tensors can be rounded for it, and its smallest exponent
     is of such a reading."""
     name, first = node.name, tensors[node.input]
@@ -157,7 +156,7 @@ def _check_joined(tensors: Mapping[str, QTensor], node: Any, input: str) -> None
         raise ValueError(f"{name!r} keeps exponents, and reads several tensors, each with its own")
 
 
-def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: Array) -> None:
+def _check_shapes(tensors: Mapping[str, QTensor], node: NodeRecord, array: Array) -> None:
     """ValueError unless a node's geometry leads from its input's shape to its output's."""
     name, geometry, add, pool = node.name, node.geometry, node.epilogue.add, node.epilogue.pool
     source, result = tensors[node.input], tensors[node.output]
@@ -200,7 +199,7 @@ def makes_elements(positions: tuple[int, int], result: tuple[int, int, int]) -> 
     return positions == (1, 1) != result[1:]
 
 
-def _check_border(tensors: Mapping[str, QTensor], node: Any) -> None:
+def _check_border(tensors: Mapping[str, QTensor], node: NodeRecord) -> None:
     """ValueError unless what stands around a node's input are lines, columns and channels of it."""
     channels = sum(tensors[name].shape[0] for name in node.inputs)
     for edges, size in zip(node.geometry.border, 2 * tensors[node.input].shape[1:], strict=True):
@@ -212,7 +211,7 @@ def _check_border(tensors: Mapping[str, QTensor], node: Any) -> None:
             _within(node.name, "channel of the border", edge.channels, 0, channels - 1)
 
 
-def _check_sign(node: Any, source: QTensor, result: QTensor) -> None:
+def _check_sign(node: NodeRecord, source: QTensor, result: QTensor) -> None:
     """ValueError where a tensor without a sign may have elements below 0, or where choosing
     elements would round them."""
     chosen = result.exponent.keeps is not None
@@ -225,12 +224,12 @@ def _check_sign(node: Any, source: QTensor, result: QTensor) -> None:
                          f"{source.name!r} has none")
 
 
-def _check_activation(node: Any, result: QTensor, array: Array) -> None:
+def _check_activation(node: NodeRecord, result: QTensor, array: Array) -> None:
     """ValueError unless a clamp's bound is a mantissa, and its tensor's exponent reaches it."""
     activation, rule = node.epilogue.activation, result.exponent
     if rounded(activation, Format(bits=array.activation_bits, signed=result.signed)) != activation:
-        raise ValueError(f"{node.name!r} clamps to {activation.high:g}, which is no mantissa of "
-                         f"{array.activation_bits} bits")
+        raise ValueError(f"{node.name!r} clamps to {activation.bounds[1]:g}, which is no mantissa "
+                         f"of {array.activation_bits} bits")
     if rule.keeps is not None and activation.clamps:
         raise ValueError(f"{node.name!r} keeps exponents and clamps")
     if rule.fixed is not None:

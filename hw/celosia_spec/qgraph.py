@@ -161,44 +161,34 @@ class Geometry:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class QNode:
-    """One node: exact sums, one rounding, one stored tensor (numerics, sections 3 and 4).
+class NodeRecord:
+    """A node without its arrays: what a file's manifest holds of it.
 
     kind     : what it is to the user; of the machine's work it says nothing.
     inputs   : names of the tensors that it reads, one behind another along the channels; if they
                are several, at an exponent of the reading (numerics, section 4).
-    room     : by how much the exponent of the residual operand may lie above that at which the node
-               reads, which is made larger where it does not; None where it always does.
     output   : name of the tensor that it makes. Of a map with as many elements as a node of one
                position has rows, row k makes element k, one channel behind another.
-    matrix   : weight mantissas, csr_array int16 (rows, C * kh * kw), column index
-               ``c * kh * kw + ky * kw + kx`` over all input channels (grouped and depthwise rows
-               hold only their own channels). Sorted indices. A stored zero counts as a weight to
-               be executed (that is how the dense baseline keeps its zeros).
     weights  : number of weights of the layer before any was removed (density's denominator).
-    sw       : int64 (rows,), exponent of a weight mantissa's least significant bit.
+    epilogue : what follows the sums, bias included.
     least    : smallest exponent of a reading of several tensors; -16 where it reads one, whose own
                exponent has one.
+    room     : by how much the exponent of the residual operand may lie above that at which the node
+               reads, which is made larger where it does not; None where it always does.
     raised   : (row, bits) of the faint rows whose sw was raised so far (numerics, section 5);
                for reports only.
-    bias     : int64 (rows,), 16-bit bias mantissas.   sb : int64 (rows,), their exponents s_b.
-    epilogue : what follows the sums, bias included.
     """
 
     name: str
     kind: NodeKind
     inputs: tuple[str, ...]
     output: str
-    matrix: csr_array
     weights: int
     geometry: Geometry
-    sw: np.ndarray
-    bias: np.ndarray
-    sb: np.ndarray
-    epilogue: Epilogue = PLAIN
-    least: int = EXPONENT_MIN
-    room: int | None = None
-    raised: tuple[tuple[int, int], ...] = ()
+    epilogue: Epilogue
+    least: int
+    room: int | None
+    raised: tuple[tuple[int, int], ...]
 
     @property
     def input(self) -> str:
@@ -221,6 +211,28 @@ class QNode:
     def rounds(self) -> bool:
         """Whether it reads at an exponent of the reading, which is not always its tensor's."""
         return self.joins or self.room is not None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class QNode(NodeRecord):
+    """One node: exact sums, one rounding, one stored tensor (numerics, sections 3 and 4).
+
+    matrix : weight mantissas, csr_array int16 (rows, C * kh * kw), column index
+             ``c * kh * kw + ky * kw + kx`` over all input channels (grouped and depthwise rows
+             hold only their own channels). Sorted indices. A stored zero counts as a weight to
+             be executed (that is how the dense baseline keeps its zeros).
+    sw     : int64 (rows,), exponent of a weight mantissa's least significant bit.
+    bias   : int64 (rows,), 16-bit bias mantissas.   sb : int64 (rows,), their exponents s_b.
+    """
+
+    matrix: csr_array
+    sw: np.ndarray
+    bias: np.ndarray
+    sb: np.ndarray
+    epilogue: Epilogue = PLAIN
+    least: int = EXPONENT_MIN
+    room: int | None = None
+    raised: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -252,7 +264,7 @@ def low_sums(graph: QGraph) -> set[str]:
             if node.epilogue.add is not None and node.input == graph.input}
 
 
-def least_read(tensors: Mapping[str, QTensor], node: QNode) -> int:
+def least_read(tensors: Mapping[str, QTensor], node: NodeRecord) -> int:
     """Return the smallest exponent at which a node reads."""
     return max(node.least, *(tensors[name].exponent.least for name in node.inputs))
 

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from scipy.sparse import csr_array
 
 from celosia_spec import container
-from celosia_spec.epilogue import EXPONENTS, STATIC, Epilogue
+from celosia_spec.epilogue import EXPONENTS, STATIC
 from celosia_spec.errors import CelosiaError
 from celosia_spec.graph_rules import (
     check_name,
@@ -33,33 +33,9 @@ from celosia_spec.isa.numbers import ACCUMULATORS, MANTISSA_BITS
 from celosia_spec.network_inputs import Input, check_inputs
 from celosia_spec.outputs import Output, check_outputs, outputs_of
 from celosia_spec.preprocessing import Preprocessing
-from celosia_spec.qgraph import BARE, Geometry, NodeKind, QGraph, QNode, QTensor
+from celosia_spec.qgraph import BARE, NodeRecord, QGraph, QNode, QTensor
 
 _ROW_FIELDS = ("sw", "bias", "sb")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Node:
-    """A :class:`QNode` without its arrays."""
-
-    name: str
-    kind: NodeKind
-    inputs: tuple[str, ...]
-    output: str
-    weights: int
-    geometry: Geometry
-    epilogue: Epilogue
-    least: int
-    room: int | None
-    raised: tuple[tuple[int, int], ...]
-
-    @property
-    def input(self) -> str:
-        return self.inputs[0]
-
-    @property
-    def joins(self) -> bool:
-        return len(self.inputs) > 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +47,7 @@ class Network:
     array_hash: int
     exponents: str
     tensors: list[QTensor]
-    nodes: list[_Node]
+    nodes: list[NodeRecord]
     input: str
     output: str
     weight_bits: int
@@ -84,7 +60,7 @@ class Network:
     takes: tuple[Input, ...] = ()
 
 
-_SCALARS = [field.name for field in fields(_Node)]
+_SCALARS = [field.name for field in fields(NodeRecord)]
 _ENTRIES = [field.name for field in fields(Network)]
 _SEVERAL = ("returns", "takes")
 """Entries that stand in a manifest only where they are not empty."""
@@ -110,7 +86,8 @@ def network_entries(graph: QGraph, **others: Any) -> dict[str, Any]:
     graph's."""
     network = Network(
         tensors=list(graph.tensors.values()),
-        nodes=[_Node(**{name: getattr(node, name) for name in _SCALARS}) for node in graph.nodes],
+        nodes=[NodeRecord(**{name: getattr(node, name) for name in _SCALARS})
+               for node in graph.nodes],
         input=graph.input, output=graph.output, weight_bits=graph.weight_bits,
         activation_bits=graph.activation_bits, acc_bits=graph.acc_bits, remarks=graph.remarks,
         **others)
@@ -194,7 +171,7 @@ def _outputs(network: Network, shape: tuple[int, ...]) -> tuple[Output, ...]:
 
 
 def _node(arrays: dict[str, np.ndarray], prefix: str, tensors: dict[str, QTensor],
-          record: _Node) -> QNode:
+          record: NodeRecord) -> QNode:
     result = tensors[record.output].shape
     elements = makes_elements(record.geometry.positions(tensors[record.input].shape[1:]), result)
     rows = math.prod(result) if elements else result[0]

@@ -286,7 +286,7 @@ class Compiler:
         try:
             array = self._array_of(graph)
         except FitError as refusal:
-            return Outcome(schedule=None, refusals=(refusal,))
+            return Outcome(schedule=None, refusals=(refusal,), planned=False)
         outcome = attempt(graph, array, self.steps(graph))
         if refusals := tuple(self._too_wide(array)):
             outcome = replace(outcome, schedule=None, refusals=refusals + outcome.refusals)

@@ -151,7 +151,7 @@ def _outcomes(graphs: Graphs, trial: Trial) -> list[Outcome]:
     try:
         return [trial.compiler.attempt(graph) for graph in graphs.of(trial)]
     except CompileError as refusal:
-        return [Outcome(None, (refusal,), measured=False, planned=False)]
+        return [Outcome(None, (refusal,), planned=False)]
 
 
 def key(refusal: CompileError) -> Key:

@@ -6,6 +6,7 @@ node's name. A tensor of one image has the shape (C, H, W); a vector of F featur
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import numpy as np
 
@@ -378,8 +379,10 @@ def node_shape(node: Node, shapes: dict[str, Shape]) -> Shape:
             height, width = (height - 1) * node.up[0] + 1, (width - 1) * node.up[1] + 1
         case AvgPool():
             rows, window, dilation = channels, node.window, (1, 1)
-        case _:
+        case BatchNorm() | Activate() | Leaky() | Curve() | Add() | Quantise():
             return channels, height, width
+        case _:
+            assert_never(node)
     top, left, bottom, right = node.padding
     shape = (rows, _windows(height + top + bottom, window[0], node.stride[0], dilation[0]),
              _windows(width + left + right, window[1], node.stride[1], dilation[1]))

@@ -1,6 +1,7 @@
 """The float graph as text, one node a line."""
 
 import math
+from typing import assert_never
 
 import numpy as np
 
@@ -88,6 +89,8 @@ def _describe(node: Node) -> str:
             text += " to {:g} ... {:g}".format(*node.grid.ends)
         case Activate():
             text += _bounds(node.activation)
-        case _:
+        case BatchNorm() | Leaky() | Curve() | Add() | Multiply() | Reshape() | Move():
             pass
+        case _:
+            assert_never(node)
     return text

@@ -16,7 +16,7 @@ from celosia_spec import container
 from celosia_spec.errors import CompileError
 from celosia_spec.host_layers import HostLayer
 from celosia_spec.isa.image import pack
-from celosia_spec.isa.numbers import EXPONENT_SLOTS
+from celosia_spec.isa.memories import addresses
 from celosia_spec.network_inputs import Input
 from celosia_spec.outputs import Output
 from celosia_spec.preprocessing import Preprocessing
@@ -66,13 +66,12 @@ class Program(Compiled):
     @property
     def memory_use(self) -> tuple[MemoryUse, ...]:
         """How much of main memory is needed from its begin on, and the tables of the layers."""
-        program, array = self.program, self.array
-        return (
-            MemoryUse("main memory", max(piece.first + piece.words for piece in pieces(program)),
-                      array.main_words),
-            MemoryUse("taps", max(tap_words(layer.layout.phases()) for layer in program.layers),
-                      array.taps),
-            MemoryUse("exponents", 1 + max(program.slots.values()), EXPONENT_SLOTS))
+        program = self.program
+        used = {"main memory": max(piece.first + piece.words for piece in pieces(program)),
+                "taps": max(tap_words(layer.layout.phases()) for layer in program.layers),
+                "exponents": 1 + max(program.slots.values())}
+        return tuple(MemoryUse(name, used[name], available)
+                     for name, available in addresses(self.array).items())
 
     @property
     def fullest_moment(self) -> Moment:

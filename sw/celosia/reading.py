@@ -34,6 +34,7 @@ __all__ = [
     "MAX_DIMENSIONS",
     "MAX_ENTRIES",
     "MAX_JSON_BYTES",
+    "MAX_NODES",
     "FileError",
     "ZipReader",
     "gunzip",
@@ -52,6 +53,8 @@ MAX_ENTRIES = 65_536
 """Most entries of a zip archive."""
 MAX_JSON_BYTES = 64 << 20
 """Most bytes of a JSON text."""
+MAX_NODES = 100_000
+"""Most operators of a network; ResNet-110 has about 350."""
 MAX_DIMENSIONS = 32
 """Most dimensions of an array in a file; NumPy itself stops at 64."""
 

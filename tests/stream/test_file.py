@@ -16,7 +16,7 @@ from celosia_spec import container, record
 from celosia_spec.epilogue import Epilogue, Relu
 from celosia_spec.errors import CelosiaError
 from celosia_spec.isa.array import Array
-from celosia_spec.qgraph import QNode
+from celosia_spec.qgraph import NodeRecord, QNode
 from celosia_spec.record import graph_of, graph_sections, network_entries, network_of
 from registered import carrying
 from stream.networks import residual_network
@@ -170,5 +170,5 @@ def test_a_file_of_another_version_is_refused(saved, tmp_path, monkeypatch, vers
 
 def test_a_file_has_every_field_of_a_node():
     arrays = {"matrix", *record._ROW_FIELDS}
-    kept = arrays | {part.name for part in fields(record._Node)}
+    kept = arrays | {part.name for part in fields(NodeRecord)}
     assert {part.name for part in fields(QNode)} == kept

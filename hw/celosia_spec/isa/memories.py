@@ -101,6 +101,8 @@ class Blocks:
     width: int
 
 
+TAPS = "taps"
+
 FILL_RECORDS, FILL_WORDS = 4, len(FILL.words) + 1
 """Records of fills that their memory has places for, and words of a place: the first one stays
 empty."""
@@ -126,6 +128,15 @@ def block_banks(array: Array, fabric: Fabric) -> int:
     return 0 if array.clusters == 1 else array.lanes - luts.banks
 
 
+def addresses(array: Array) -> dict[str, int]:
+    """Return how many addresses each memory has that programs fill, by its name; a table's are
+    those of one of its copies."""
+    main, exponents = main_blocks(array), memory_of(Space.EXPONENTS)
+    taps = next(table for table in blocks(array) if table.name == TAPS)
+    return {main.name: main.count * main.depth, taps.name: taps.depth,
+            exponents.name: exponents.depth(array)}
+
+
 def lut_banks(array: Array, fabric: Fabric) -> Blocks:
     """Return the banks of all clusters that stand in look-up tables."""
     return Blocks("banks", (array.lanes - block_banks(array, fabric)) * array.clusters,
@@ -139,7 +150,7 @@ def blocks(array: Array, fabric: Fabric = GENERIC) -> tuple[Blocks, ...]:
     inside, small = array.drain == 1 and fabric.adds, fabric.lut_memory is None
     of_cluster = [
         Blocks("banks", block_banks(array, fabric), array.bank_rows, array.activation_bits),
-        Blocks("taps", array.groups_max, array.taps, tap_word(array).bits),
+        Blocks(TAPS, array.groups_max, array.taps, tap_word(array).bits),
         Blocks("tiles", 1, array.tiles, CONTROL_BITS),
         Blocks("weights' ring", 2, array.ring, ENTRY_BITS // 2),
         Blocks("controls' ring", 1, array.controls, CONTROL_BITS),

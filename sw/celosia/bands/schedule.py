@@ -95,14 +95,11 @@ class StreamSchedule:
 class Outcome:
     """schedule : where the graph fits, else None.   refusals : everything in the way.
 
-    measured : whether the memory that weights take is known, or only the least that they may.
-    planned  : whether that of all tables is known.
-    remarks  : of the quantised graph.
+    planned : whether the memory that all tables take is known.   remarks : of the quantised graph.
     """
 
     schedule: StreamSchedule | None
     refusals: tuple[CompileError, ...]
-    measured: bool = True
     planned: bool = True
     remarks: tuple[str, ...] = ()
 
@@ -134,13 +131,13 @@ def attempt_weights(layers: Sequence[Conv], array: Array, target: str) -> Outcom
                                          array.weight_bits, axis=0)[0])) for layer in layers)
     entries = -(-words // DENSEST)
     if array.flash or entries <= array.main_words:
-        return Outcome(None, (), measured=False, planned=False)
+        return Outcome(None, (), planned=False)
     return Outcome(None, (FitError(
         target, "memory", f"its weights take at least {entries} words of main memory, the array "
         f"has {array.main_words}", "prune more",
         need=Need(MAIN_MEMORY, entries * ENTRY_BITS / 8192, array.main_words * ENTRY_BITS / 8192,
                   "KiB", least=True)),),
-        measured=False, planned=False)
+        planned=False)
 
 
 def attempt(graph: QGraph, array: Array, steps: Steps | None = None) -> Outcome:
@@ -150,8 +147,8 @@ def attempt(graph: QGraph, array: Array, steps: Steps | None = None) -> Outcome:
         return Outcome(stream_schedule(graph, array, steps), ())
     except CompileError as first:
         if isinstance(first, FitError) and first.need and first.need.what == MAIN_MEMORY:
-            return Outcome(None, (first,), measured=False)
+            return Outcome(None, (first,))
         found = list(refusals(graph if steps is None else steps.graph, array))
         if first.problem not in {refusal.problem for refusal in found}:
             found.insert(0, first)
-        return Outcome(None, tuple(found), measured=False, planned=False)
+        return Outcome(None, tuple(found), planned=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from celosia.compress.spans import RANK, SHARE, Span
+from celosia.compress.spans import COUNT, SHARE, Span
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["CYCLES", "FILTER_RATE", "HIDDEN_RATE", "MACS", "PARAMETERS", "RANKS", "RATE", "RATES",
@@ -72,7 +72,7 @@ def read_ranks(flag: str, text: str) -> dict[str, int | tuple[int, ...]]:
                                            "conv1=3,fc1=20, or of pairs conv2=10x5")
     for name, ranks in found.items():
         for rank in ranks if isinstance(ranks, tuple) else (ranks,):
-            RANK.check(f"{flag}: a rank of layer {name!r}", rank)
+            COUNT.check(f"{flag}: a rank of layer {name!r}", rank)
     return found
 
 

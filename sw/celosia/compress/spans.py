@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from celosia_spec.errors import ArgumentError
 
-__all__ = ["INSIDE", "NOT_NEGATIVE", "POSITIVE", "RANK", "SHARE", "UNIT", "Span"]
+__all__ = ["COUNT", "INSIDE", "NOT_NEGATIVE", "POSITIVE", "SHARE", "UNIT", "Span"]
 
 
 class Span(NamedTuple):
@@ -37,4 +37,4 @@ INSIDE = Span("above 0 and below 1", 0, 1, open_low=True, open_high=True)
 UNIT = Span("0 to 1", 0, 1)
 POSITIVE = Span("above 0", 0, open_low=True)
 NOT_NEGATIVE = Span("at least 0", 0)
-RANK = Span("at least 1", 1)
+COUNT = Span("at least 1", 1)

@@ -2,16 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import assert_never
 
 from celosia.graph import (
     Activate,
+    Add,
+    AvgPool,
     BatchNorm,
     Conv,
     Curve,
     Graph,
     Leaky,
     MaxPool,
+    Move,
+    Multiply,
     Node,
+    Pad,
     Quantise,
     Range,
     Reshape,
@@ -65,5 +71,8 @@ def _goes_below(made: Mapping[str, Node], name: str) -> bool:
             return False
         case Conv() | BatchNorm() | Leaky() | Curve():
             return True
-        case _:
+        case (Activate() | Quantise() | MaxPool() | AvgPool() | Add() | Multiply() | Pad()
+              | Reshape() | Move()):
             return any(_goes_below(made, other) for other in node.inputs)
+        case _:
+            assert_never(node)

@@ -1,10 +1,28 @@
 """Padding of max pools becomes zeros where no maximum is below 0, else elements of the map."""
 
 from dataclasses import replace
+from typing import assert_never
 
 import numpy as np
 
-from celosia.graph import Activate, Add, Conv, Graph, MaxPool, Move, Node, Pad, Reshape, Shape
+from celosia.graph import (
+    Activate,
+    Add,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Curve,
+    Graph,
+    Leaky,
+    MaxPool,
+    Move,
+    Multiply,
+    Node,
+    Pad,
+    Quantise,
+    Reshape,
+    Shape,
+)
 from celosia.passes.rewriting import identity
 from celosia_spec.qgraph import NodeKind
 
@@ -57,8 +75,10 @@ def _is_positive(graph: Graph, name: str) -> bool:
             return (node.kind == NodeKind.AVERAGE and bool((node.weight >= 0).all())
                     and (node.bias is None or bool((node.bias >= 0).all()))
                     and _is_positive(graph, node.input))
-        case _:
+        case None | BatchNorm() | Leaky() | Curve() | AvgPool() | Multiply() | Quantise():
             return False
+        case _:
+            assert_never(node)
 
 
 def _is_clamped(graph: Graph, name: str) -> bool:

@@ -22,6 +22,7 @@ from celosia.compress.filters.structure import FilterCost, Kept, Structure, trac
 from celosia.compress.layers import prunable_layers
 from celosia.compress.masks.filters import filter_masks
 from celosia.compress.options import resolve
+from celosia.compress.spans import COUNT
 from celosia.compress.training.journal import Journal, describe, fingerprint
 from celosia.compress.training.rounds import Measure, reproducible
 from celosia.compress.words import SCOPES
@@ -340,8 +341,7 @@ def _check(model: nn.Module, method: str, target: Target, rounds: int, scope: st
     found = lookup(method, "filters")
     if scope not in SCOPES:
         raise ArgumentError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r}")
-    if rounds < 1:
-        raise ArgumentError(f"rounds must be at least 1, not {rounds}")
+    COUNT.check("rounds", rounds)
     if rounds > 1 and (found.masks or target.kind == "threshold"):
         raise ArgumentError("masks, which are folded away, and a threshold take one round; "
                             "leave `rounds` at 1")

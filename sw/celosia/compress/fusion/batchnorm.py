@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -115,7 +115,7 @@ def fold_batchnorm(model: nn.Module, example_input: Any | None = None, *,
         name = norms[norm]
         layer = module_of(traced, node.all_input_nodes[0])
         reason = "named in skip" if set(names_of(model, norm)) & set(skip) else (
-            _reason(model, traced, node, ranks.get(norm)))
+            next(_obstacles(model, traced, node, ranks.get(norm)), None))
         if reason is None:
             refuse_computed_weight(model, [layer], allowed=[Mask])
             reason = _inexact(layer, norm)
@@ -130,36 +130,38 @@ def fold_batchnorm(model: nn.Module, example_input: Any | None = None, *,
     return Folded(pairs, left)
 
 
-def _reason(model: nn.Module, traced: fx.GraphModule, node: fx.Node,
-            rank: int | None) -> str | None:
-    """Return why a normalisation stays, or None."""
+def _obstacles(model: nn.Module, traced: fx.GraphModule, node: fx.Node,
+               rank: int | None) -> Iterator[str]:
+    """Yield why a normalisation stays. What comes after a reason is not asked for."""
     norm, before = traced.get_submodule(node.target), node.all_input_nodes[0]
     layer = module_of(traced, before)
     partners = next((kinds for kind, kinds in _PARTNERS.items() if isinstance(norm, kind)), ())
     if layer is None or not any(isinstance(layer, kind) for kind in partners):
         follows = "no layer" if layer is None else f"a {type(layer).__name__}"
-        return f"follows {follows}, and goes into convolutions and linear layers only"
+        yield f"follows {follows}, and goes into convolutions and linear layers only"
+        return
     name = names_of(model, layer)[0]
     if norm.running_mean is None:
-        return "has no running statistics"
+        yield "has no running statistics"
     if len(layer.weight) != norm.num_features:
-        return f"has another number of features than layer {name!r}"
+        yield f"has another number of features than layer {name!r}"
     if list(before.users) != [node]:
-        return f"the output of layer {name!r} is read elsewhere too"
+        yield f"the output of layer {name!r} is read elsewhere too"
     if not used_once(traced, before, node):
-        return f"it or layer {name!r} runs more than once"
+        yield f"it or layer {name!r} runs more than once"
     for part, called in ((layer, name), (norm, node.target)):
         problem = obstacle(part, allowed=[Mask])
         refused = part is layer and problem == computed_weight(layer, allowed=[Mask])
         if problem is not None and not refused:
-            return f"layer {called!r} {problem}"
+            yield f"layer {called!r} {problem}"
         line = reads_besides(traced, part)
         if line is not None:
-            return f"{line} reads a tensor of layer {called!r} past the layer"
+            yield f"{line} reads a tensor of layer {called!r} past the layer"
     sharers = weight_sharers(model, layer)
     if sharers:
-        return f"layer {name!r} holds a tensor that {sharers[0]!r} holds too"
-    return _axis(layer, name, rank)
+        yield f"layer {name!r} holds a tensor that {sharers[0]!r} holds too"
+    if (other := _axis(layer, name, rank)) is not None:
+        yield other
 
 
 def _axis(layer: nn.Module, name: str, rank: int | None) -> str | None:

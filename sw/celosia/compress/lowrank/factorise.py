@@ -24,6 +24,7 @@ from celosia.compress.lowrank.rank_search import (
 )
 from celosia.compress.lowrank.rounds import FactoriseRound, Run
 from celosia.compress.promise import example_for, run_once
+from celosia.compress.spans import COUNT
 from celosia.compress.training.journal import Journal, describe, fingerprint
 from celosia.compress.training.rounds import Measure
 from celosia.compress.words import RULES
@@ -276,8 +277,7 @@ def _check(
     evaluate: object, allowed: float | None, rounds: int,
 ) -> None:  # fmt: skip
     """Raise ArgumentError for a combination that means nothing."""
-    if rounds < 1:
-        raise ArgumentError(f"rounds must be at least 1, not {rounds}")
+    COUNT.check("rounds", rounds)
     if rule is not None and rule not in RULES:
         raise ArgumentError(f"rule must be one of {', '.join(RULES)}, not {rule!r}")
     if parameters is not None and macs is not None:

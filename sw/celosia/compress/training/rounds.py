@@ -27,6 +27,7 @@ from celosia.compress.layers import (
     refuse_strangers,
 )
 from celosia.compress.masks.weights import current_mask, mask_weight
+from celosia.compress.spans import COUNT
 from celosia.compress.training.journal import Journal
 from celosia_spec.errors import ArgumentError
 
@@ -186,8 +187,7 @@ def run_rounds(
         weight's shape, or one that leaves a layer without a weight; a weight that a hook
         computes, or that another kind of module holds too.
     """
-    if count < 1:
-        raise ArgumentError(f"rounds must be at least 1, not {count}")
+    COUNT.check("rounds", count)
     journal = Journal(None, {}) if journal is None else journal
     journal.check(model.state_dict())
     kept = journal.restore()

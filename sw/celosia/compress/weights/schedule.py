@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from numbers import Real
 
+from celosia.compress.spans import COUNT
 from celosia_spec.errors import ArgumentError
 
 __all__ = [
@@ -111,8 +112,7 @@ def plan(
     """
     if schedule not in SCHEDULES:
         raise ArgumentError(f"unknown schedule {schedule!r}; known: {', '.join(sorted(SCHEDULES))}")
-    if rounds < 1:
-        raise ArgumentError(f"rounds must be at least 1, not {rounds}")
+    COUNT.check("rounds", rounds)
     shares = [SCHEDULES[schedule](done / rounds) for done in range(1, rounds)] + [1.0]
     return [{name: 1 - rate * share for name, rate in rates.items()} for share in shares]
 

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from celosia.frontend.onnx import tensors
 from celosia.frontend.onnx.quantisers import quantises
-from celosia.reading import FileError
+from celosia.reading import MAX_NODES, FileError
 from celosia_spec.errors import CelosiaError, quoted
 from celosia_spec.files import read_file
 from celosia_spec.graph_rules import check_part_name
@@ -20,7 +20,6 @@ Shapes: TypeAlias = Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 
 MAX_INPUT = 1 << 28
 """Most values of all inputs."""
-MAX_NODES = 100_000
 OPSETS = range(7, onnx.defs.onnx_opset_version() + 1)
 """Versions of the operators that are read: from 7 on, constants spread as NumPy's do."""
 _OWN = ("", "ai.onnx")

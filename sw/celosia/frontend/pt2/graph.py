@@ -1,5 +1,6 @@
 """The graph of a program: every node an operator that is known, of values that came before it."""
 
+from collections.abc import Callable
 from typing import Any
 
 from celosia.frontend.pt2 import operators, shapes
@@ -20,10 +21,9 @@ from celosia.frontend.pt2.checks import (
 )
 from celosia.frontend.pt2.tensors import describe, element_type, fixed
 from celosia.frontend.refusals import REMEDIES, REMEDY
+from celosia.reading import MAX_NODES
 from celosia_spec.errors import CompileError
 
-MAX_NODES = 100_000
-"""Most operators of a program; ResNet-110 has about 350."""
 MAX_DEPTH = 8
 """How deep a graph may lie within a graph."""
 _TRACE, _PATHS, _WORDS = 4000, 8000, 200        # characters kept of what describes a node
@@ -274,31 +274,23 @@ class _Scope:
         return shapes.bounded(shapes.OPERATORS[target](extents or [shapes.Extent(1)]), "a shape")
 
 
+_CONSTANTS: dict[str, Callable[[Any, str], Any]] = {
+    "as_none": lambda found, what: True,
+    "as_int": integer, "as_float": number, "as_bool": flag,
+    "as_ints": each(integer), "as_floats": each(number), "as_bools": each(flag),
+    "as_scalar_type": element_type,
+    "as_memory_format": lambda found, what: integer(found, what, 1, 4),
+    "as_layout": lambda found, what: integer(found, what, 7, 7),
+    "as_device": device,
+}
+"""What checks an argument that is not computed, by how it is written."""
+
+
 def constant(value: Any, what: str) -> dict[str, Any]:
     """Return an argument that is not computed: a number, a word, a type, or lists of numbers."""
     kind, found = union(value, what)
-    if kind == "as_none":
-        return {kind: True}
-    if kind == "as_int":
-        return {kind: integer(found, what)}
-    if kind == "as_float":
-        return {kind: number(found, what)}
-    if kind == "as_bool":
-        return {kind: flag(found, what)}
-    if kind == "as_ints":
-        return {kind: each(integer)(found, what)}
-    if kind == "as_floats":
-        return {kind: each(number)(found, what)}
-    if kind == "as_bools":
-        return {kind: each(flag)(found, what)}
-    if kind == "as_scalar_type":
-        return {kind: element_type(found, what)}
-    if kind == "as_memory_format":
-        return {kind: integer(found, what, 1, 4)}
-    if kind == "as_layout":
-        return {kind: integer(found, what, 7, 7)}
-    if kind == "as_device":
-        return {kind: device(found, what)}
+    if kind in _CONSTANTS:
+        return {kind: _CONSTANTS[kind](found, what)}
     if kind == "as_string" and found in operators.WORDS:
         return {kind: found}
     raise Unsound(f"{what} is {shown(found if kind == 'as_string' else kind)}, which no operator "
