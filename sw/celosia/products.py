@@ -144,15 +144,15 @@ def _scale_in(node: Multiply, made: QGraph) -> Scale:
                  and one.epilogue.activation.bounds == (0, 1))
     total = next(one for one in made.nodes if inner.output in one.inputs)
     weights = _weights(inner)
-    count = int(((weights != 0) == (weights[0] != 0)).all(axis=1).argmin()) or len(weights)
-    sizes = np.abs(weights[:count]).sum(axis=1)
+    rows = _pieces(weights, np.ldexp(inner.bias.astype(float), inner.sb))
+    sizes = np.abs(weights[rows]).sum(axis=1)
     widths = np.rint(sizes.max() / sizes).astype(int)
-    knots = -np.rint(widths * np.ldexp(inner.bias[:count].astype(float), inner.sb[:count]))
-    differ = weights[:count].min(axis=1) < 0
+    knots = -np.rint(widths * np.ldexp(inner.bias[rows].astype(float), inner.sb[rows]))
+    differ = weights[rows].min(axis=1) < 0
     unit = 1 - round(float(np.log2(sizes.max())))
     before = total.inputs[:total.inputs.index(inner.output)]
     column = sum(made.tensors[name].shape[0] for name in before)
-    own = _weights(total)[:, column:column + count]
+    own = _weights(total)[:, column + rows]
     row = int(np.abs(own).sum(axis=1).argmax())
     steep = int(np.abs(own[row]).argmax())
     rise = widths[steep] * (2 * knots[steep] + widths[steep])
@@ -161,6 +161,15 @@ def _scale_in(node: Multiply, made: QGraph) -> Scale:
     return Scale(unit=unit, right=2 * unit - 2 - factor,
                  sums=_ends(knots[~differ], widths[~differ]),
                  differences=_ends(knots[differ], widths[differ]))
+
+
+def _pieces(weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Return the rows of the pieces of one element, int64: those that read what the first one
+    reads. Of an enlarged map they are apart, and phases and channels that read the same repeat
+    them."""
+    same = np.flatnonzero(((weights != 0) == (weights[0] != 0)).all(axis=1))
+    _, first = np.unique(np.column_stack([bias, weights])[same], axis=0, return_index=True)
+    return same[np.sort(first)]
 
 
 def _weights(node: QNode) -> np.ndarray:
