@@ -50,7 +50,7 @@ ORDER = {
         serial_machine
     """,
     "celosia_hw.parts": """
-        __init__, compare, count, delay, lookup, mac16, rotator, table_memory, uart
+        __init__, carry_cell, compare, count, delay, lookup, mac16, rotator, table_memory, uart
         multiplier
     """,
     "celosia_hw.fill": """

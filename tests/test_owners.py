@@ -18,7 +18,6 @@ SOURCES = ("hw", "boards", "sim", "sw", "benchmarks")
 MEMORIES = {
     "hw/celosia_spec/isa/memories.py": "the table",
     "hw/celosia_hw/hosted_machine.py": "what the host reaches of the machine",
-    "hw/celosia_hw/host/bit_port.py": "registers have two elements there",
     "boards/celosia_boards/host/driver.py": "registers are not as memories; programs are read back",
     "boards/celosia_boards/host/requests.py": "requests for registers",
     "sim/celosia_sim/benches/program.py": "words of main memory are taken apart",

@@ -12,6 +12,7 @@ from celosia_boards.arrays import require
 from celosia_boards.clock import ClockSource, possible_clock
 from celosia_boards.description import Target
 from celosia_boards.flash_pins import FlashPins
+from celosia_hw.signatures import connect_members
 from celosia_spec.isa.array import Array
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class BoardTop(Elaboratable):
             m.submodules[f"led_{number}"] = led
             m.d.comb += led.o.eq(functools.reduce(operator.or_, shown))
         if "flash_cs" in core.signature.members:
-            m.submodules.flash = FlashPins(core, self.target.family)
+            m.submodules.flash = flash = FlashPins(len(core.flash_i), self.target.family)
+            connect_members(m, flash.pins, core, dict(flash.pins.signature.members), "flash_")
         for name in self.target.held:
             held = io.Buffer(io.Direction.Output, platform.request(name, 0, dir="-"))
             m.submodules[name] = held

@@ -12,7 +12,7 @@ from celosia_boards.families.family import Device, Resources, counted, fewest, n
 from celosia_spec.isa.fabric import Fabric, LutMemory
 
 if TYPE_CHECKING:
-    from amaranth.hdl import Module, Signal
+    from amaranth.hdl import Module, Signal, Value
 
 __all__ = ["ECP5", "ECP5_FABRIC", "Ecp5Pll"]
 
@@ -85,7 +85,6 @@ class _Ecp5:
     sync = b"\xff\xff\xbd\xb3"
     loaders: tuple[str, ...] = ("openFPGALoader",)
     models = "ecp5/cells_sim.v"
-    configuration_clock: str | None = "USRMCLK"
 
     def synthesis(self, device: Device, top: str) -> str:
         return f"{_NAMES}synth_ecp5 {device.synthesis} -top {top}\n"
@@ -113,6 +112,15 @@ class _Ecp5:
 
     def blocks(self, depth: int, width: int) -> int:
         return fewest(_SHAPES, depth, width)
+
+    def flash_clock(self, m: "Module", pins: Any, clock: "Value") -> None:
+        """It is that of the configuration, which a design reaches through a block that has no
+        register: it changes with the other pins."""
+        from amaranth.hdl import Const, Instance, Signal
+
+        level = Signal()
+        m.d.sync += level.eq(clock)
+        m.submodules.clock = Instance("USRMCLK", i_USRMCLKI=level, i_USRMCLKTS=Const(0))
 
     def used(self, report: Mapping[str, Any], log: str) -> Resources:
         return Resources(**counted(report, _CELLS))

@@ -9,7 +9,7 @@ from celosia_spec.isa.array import Array
 from celosia_spec.isa.fabric import Fabric
 
 if TYPE_CHECKING:
-    from amaranth.hdl import Module, Signal
+    from amaranth.hdl import Module, Signal, Value
 
 __all__ = ["ClockError", "Device", "Family", "Pll", "Resources", "counted", "fewest", "nearest"]
 
@@ -65,8 +65,6 @@ class Family(Protocol):
     sync        : bytes behind which a bitstream's commands begin.
     loaders     : programs that load most of its boards, the preferred one first.
     models      : file of Yosys' share that has models of its cells, or black boxes.
-    configuration_clock : block through which a design drives the clock of the configuration's
-                  flash; None where it is a pin like others.
     """
 
     name: str
@@ -79,7 +77,6 @@ class Family(Protocol):
     sync: bytes
     loaders: tuple[str, ...]
     models: str
-    configuration_clock: str | None
 
     def synthesis(self, device: "Device", top: str) -> str:
         """Return the commands of Yosys, a line each, that map the design read onto a device."""
@@ -92,6 +89,13 @@ class Family(Protocol):
 
     def blocks(self, depth: int, width: int) -> int:
         """Return how many block memories a memory of ``depth`` words of ``width`` bits takes."""
+
+    def flash_clock(self, m: "Module", pins: Any, clock: "Value") -> None:
+        """Let the clock of a board's flash, submodule ``clock`` of ``m``, follow a signal a cycle
+        later, as `celosia_boards.flash_pins.FlashPins` says when.
+
+        pins : the platform's, requested with ``dir="-"``.
+        """
 
     def used(self, report: Mapping[str, Any], log: str) -> Resources:
         """Return what a placed design uses; ValueError where the log does not say.

@@ -14,7 +14,7 @@ from celosia_boards.families.family import Device, Resources, counted, fewest, n
 from celosia_spec.isa.fabric import Fabric
 
 if TYPE_CHECKING:
-    from amaranth.hdl import Module, Signal
+    from amaranth.hdl import Module, Signal, Value
 
 __all__ = ["ICE40", "ULTRA_PLUS_FABRIC", "Ice40Pll"]
 
@@ -77,7 +77,6 @@ class _Ice40:
     sync = b"\x7e\xaa\x99\x7e"
     loaders: tuple[str, ...] = ("openFPGALoader", "iceprog")
     models = "ice40/cells_sim.v"
-    configuration_clock: str | None = None
 
     def synthesis(self, device: Device, top: str) -> str:
         return f"synth_ice40 {device.synthesis} -top {top}\n"
@@ -107,6 +106,13 @@ class _Ice40:
 
     def blocks(self, depth: int, width: int) -> int:
         return fewest(_SHAPES, depth, width)
+
+    def flash_clock(self, m: "Module", pins: Any, clock: "Value") -> None:
+        """It is a pin like others, and is low in the first half of a cycle."""
+        from amaranth.lib import io
+
+        m.submodules.clock = buffer = io.DDRBuffer(io.Direction.Output, pins.clk)
+        m.d.comb += [buffer.o[0].eq(0), buffer.o[1].eq(clock)]
 
     def used(self, report: Mapping[str, Any], log: str) -> Resources:
         counts = _FFS.findall(log)

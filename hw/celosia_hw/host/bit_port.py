@@ -1,6 +1,8 @@
 """The host port: requests and replies bit by bit."""
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
@@ -14,7 +16,7 @@ from celosia_hw.signatures import HOST_BUS
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.array import CONTROL_BITS
 from celosia_spec.isa.frames import REJECTED, REPLY, REQUEST, SIZE_BITS, Command, Kind, Reason
-from celosia_spec.isa.memories import Space
+from celosia_spec.isa.memories import MEMORIES
 
 _CRC_BITS = 8 * protocol.CRC_BYTES
 _CRC = crc.Algorithm(
@@ -162,7 +164,8 @@ class BitPort(wiring.Component):
             m.d.sync += address.eq(Cat(address[1:], value))
         place, double = data.View(layout(protocol.ADDRESS), address), Signal(reset_less=True)
         number = byte[1:3]
-        m.d.sync += double.eq(self.mem_space == Space.REGISTERS)
+        m.d.sync += double.eq(reduce(or_, (self.mem_space == memory.space for memory in MEMORIES
+                                           if memory.has_halves)))
         m.d.comb += [
             self.mem_space.eq(place.space), self.mem_address.eq(place.address | Mux(
                 double, Cat(number[1], Const(0, 1), number[0]), number)),

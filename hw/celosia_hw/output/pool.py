@@ -1,12 +1,12 @@
 """The maximum over the passes of a pooling window, and the largest exponent."""
 
-from collections.abc import Callable
 from typing import Any
 
-from amaranth.hdl import Const, Instance, Module, Mux, Signal, Value
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from celosia_hw.parts.carry_cell import carry, table
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.fabric import GENERIC, Fabric
@@ -34,26 +34,18 @@ def _choice(new: Value, so_far: Value, *, signed: Value, first: Value,
 
 
 def _packed(m: Module, new: Value, so_far: Value, **given: Value) -> Signal:
-    """Do what `larger` does in cells of iCE40 that have a carry and a choice each: Yosys makes two
-    cells of them."""
+    """Do what `larger` does in cells that have a carry and a choice each."""
     more: Value = Const(0, 1)
     choice, found = Signal(), Signal(ELEMENT_BITS)
-
-    def table(output: Callable[[int, int, int, int], int]) -> Const:
-        bits = ((output(*(index >> place & 1 for place in range(4))), index) for index in range(16))
-        return Const(sum(bit << index for bit, index in bits), 16)
-
     for k, (a, b) in enumerate(zip(new, so_far, strict=True)):
-        carry = Signal(name=f"carry{k}")
-        m.submodules[f"carry{k}"] = Instance("SB_CARRY", i_I0=a, i_I1=b, i_CI=more, o_CO=carry)
-        m.submodules[f"choice{k}"] = Instance(
-            "SB_LUT4", p_LUT_INIT=table(lambda first, a, b, _: a if first else 1 - b), i_I0=choice,
-            i_I1=a, i_I2=b, i_I3=more, o_O=found[k])
-        more = carry
+        above = Signal(name=f"carry{k}")
+        m.submodules[f"carry{k}"] = carry(a, b, more, above)
+        m.submodules[f"choice{k}"] = table(lambda first, a, b, _: a if first else 1 - b,
+                                           (choice, a, b, more), found[k])
+        more = above
     chosen, fixed = _choice(new, so_far, **given)
-    m.submodules.choice = Instance(
-        "SB_LUT4", p_LUT_INIT=table(lambda chosen, fixed, _, more: chosen ^ (more & ~fixed)),
-        i_I0=chosen, i_I1=fixed, i_I2=Const(0, 1), i_I3=more, o_O=choice)
+    m.submodules.choice = table(lambda chosen, fixed, _, more: chosen ^ (more & ~fixed),
+                                (chosen, fixed, Const(0, 1), more), choice)
     return found
 
 
@@ -152,7 +144,7 @@ class Largest(wiring.Component):
 class LanePool(wiring.Component):
     """Largest elements of a tile so far, where one lane leaves a cycle, in a block memory.
 
-    fabric : what it is built of; where that has carries, of SB_LUT4 and SB_CARRY.
+    fabric : what it is built of; where that has carries, of `celosia_hw.parts.carry_cell`.
 
     Members
     -------

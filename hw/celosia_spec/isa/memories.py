@@ -53,6 +53,11 @@ class Memory:
         """The smaller one of a frame's elements, 2 or 4 bytes, that holds a word."""
         return 2 if self.word.bits <= 16 else 4
 
+    @property
+    def has_halves(self) -> bool:
+        """Whether a word takes two of the bus, the upper one `UPPER_HALF` addresses further on."""
+        return self.word.bits > CONTROL_BITS
+
 
 def _plain(name: str, bits: int, signed: bool = False) -> Word:
     return Word(name, (Field(name, bits, signed),))
