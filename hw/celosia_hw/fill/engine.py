@@ -1,6 +1,7 @@
 """Lines and channels of stored maps to the banks, while the array computes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
 from operator import or_
@@ -60,6 +61,37 @@ class Fills(wiring.Signature):
 
     def __init__(self) -> None:
         super().__init__({"load": Out(1), "word": Out(CONTROL_BITS), "room": In(1), "busy": In(1)})
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """A sequence, as its words come.
+
+    at    : by its name, whether it is at a step.   fresh : it is a record's first one.
+    word  : that was asked for in the cycle before.   operand : it where it is a move, else 0.
+    flags : of the record.   loads : the words of a place, of lines and channels may come.
+    """
+
+    at: dict[str, Signal]
+    fresh: Signal
+    word: Value
+    operand: Signal
+    flags: data.View
+    loads: Value
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Requests for the words of a line.
+
+    running : there are some more.   taken : strobe: some elements come.   last : the last ones.
+    upper   : of a half word, it is the upper one.
+    """
+
+    running: Signal
+    taken: Signal
+    last: Signal
+    upper: Signal
 
 
 class FillEngine(wiring.Component):
@@ -132,13 +164,12 @@ class FillEngine(wiring.Component):
         fresh = Signal()
         word, queued = self._queue(m, at, kind)
         flags = self._flags(m, at, word)
-        running, taken, last, upper = (Signal(name=name) for name in (
-            "running", "granted", "last", "upper"))
+        line = _Line(*(Signal(name=name) for name in ("running", "granted", "last", "upper")))
         operand = Signal(CONTROL_BITS)
-        loads = self._sequence(m, at, kind, fresh, word, queued, taken & last)
-        m.d.comb += operand.eq(word & (loads | (flags.apart & running)).replicate(CONTROL_BITS))
-        elements = self._elements(m, at, fresh, word, operand, flags, loads, running, taken, last,
-                                  upper)
+        loads = self._sequence(m, at, kind, fresh, word, queued, line.taken & line.last)
+        m.d.comb += operand.eq(
+            word & (loads | (flags.apart & line.running)).replicate(CONTROL_BITS))
+        elements = self._elements(m, _Steps(at, fresh, word, operand, flags, loads), line)
         late = [elements]
         for k in range(self.latency - columns.LATENCY):
             late.append(_held(m, f"elements{k}", late[-1]))
@@ -162,7 +193,7 @@ class FillEngine(wiring.Component):
             m.d.comb += columns.pair.eq(flags.pair)
             if self.words == 2:
                 m.d.comb += columns.following.eq(late[-1][ENTRY_WORDS:])
-        self._finish(m, flags, late[2 if self.registered else 1], upper)
+        self._finish(m, flags, late[2 if self.registered else 1], line.upper)
         return m
 
     def _queue(self, m: Module, at: dict[str, Signal], kind: Value) -> tuple[Signal, Signal]:
@@ -255,19 +286,17 @@ class FillEngine(wiring.Component):
             m.d.sync += left.eq(Mux(loads, word, left + step))
         return ~none
 
-    def _elements(self, m: Module, at: dict[str, Signal], fresh: Value, word: Value, operand: Value,
-                  flags: data.View, loads: Value, running: Signal, taken: Signal,
-                  last: Signal, upper: Signal) -> Value:
+    def _elements(self, m: Module, steps: _Steps, line: _Line) -> Value:
         """Ask for the words of a line; return which of the elements that are taken count."""
-        size = self.array.unit
+        size, at, flags = self.array.unit, steps.at, steps.flags
+        running, taken, last = line.running, line.taken, line.last
         first = Signal(range(size), reset_less=True)
         live = Mux(flags.apart, at["rest"], at["a"])
         m.d.sync += running.eq((running & ~(taken & last)) | live)
         m.d.comb += [self.memory.request.eq(running & ~flags.zero),
                      taken.eq(running & (self.memory.grant | flags.zero))]
-        end, twice = self._left(m, at, word, flags, first, taken, last)
-        self._number(m, at, fresh, word, operand, flags, loads, first, taken, last, end, twice,
-                     upper)
+        end, twice = self._left(m, steps, line, first)
+        self._number(m, steps, line, first, end, twice)
         limit = Mux(flags.apart, first, end)
         ends = last & ~twice if self.words == 2 else last
         counts = Cat(*(taken & ~below(k, first) & (~(ends | flags.apart) | at_least(limit, k))
@@ -276,11 +305,12 @@ class FillEngine(wiring.Component):
             return counts
         return Cat(counts, *(taken & twice & (~last | at_least(end, k)) for k in range(size)))
 
-    def _left(self, m: Module, at: dict[str, Signal], word: Value, flags: data.View, first: Value,
-              taken: Value, last: Signal) -> tuple[Signal, Signal]:
+    def _left(self, m: Module, steps: _Steps, line: _Line,
+              first: Value) -> tuple[Signal, Signal]:
         """Count the words of a line; return the last one's last element, and whether two are taken:
         they begin with whole ones."""
-        size = self.array.unit
+        size, at, word = self.array.unit, steps.at, steps.word
+        taken, last = line.taken, line.last
         low, bits = len(first), (self.array.lanes * self.array.bank_rows // size - 1).bit_length()
         left = Signal(bits + 1, reset_less=True)
         more = Signal(reset_less=True)
@@ -290,7 +320,7 @@ class FillEngine(wiring.Component):
         step = Cat(Const(1, 1), at["a"].replicate(bits))
         if self.words == 2:
             step = Cat(~twice, twice, at["a"].replicate(bits - 1))
-            m.d.comb += [twice.eq(flags.twice & left[-1] & ~(more | first.any())),
+            m.d.comb += [twice.eq(steps.flags.twice & left[-1] & ~(more | first.any())),
                          last.eq((~left[-1] | (twice & left.all())) & ~more)]
         else:
             m.d.comb += last.eq(~left[-1] & ~more)
@@ -303,32 +333,32 @@ class FillEngine(wiring.Component):
             m.d.sync += Cat(end, more).eq((~word[:low])[:low] + first)
         return end, twice
 
-    def _number(self, m: Module, at: dict[str, Signal], fresh: Value, word: Value,
-                operand: Value, flags: data.View, loads: Value, first: Signal, taken: Value,
-                last: Value, end: Value, twice: Value, upper: Signal) -> None:
+    def _number(self, m: Module, steps: _Steps, line: _Line, first: Signal, end: Value,
+                twice: Value) -> None:
         """Keep the number of the next element in main memory: ``first`` of those that are taken at
         once, at ``address``. Of a half word, tell which one it was."""
-        low = len(first)
+        low, at, word, operand = len(first), steps.at, steps.word, steps.operand
         address = Signal(range(self.array.main_words * ENTRY_WORDS >> low), reset_less=True)
         whole, total = Signal(len(address)), Signal(low + 1)
-        moves, over = loads | flags.apart, Signal()
+        moves, over = steps.loads | steps.flags.apart, Signal()
         # The first number is a move from where its page begins, and has no sign.
-        sign = operand[-1] & ~(at["run"] & fresh)
+        sign = operand[-1] & ~(at["run"] & steps.fresh)
         m.d.comb += [
             self.memory.address.eq(address[2 - low:]),
             whole.eq(Cat(operand[low:], sign.replicate(len(address)))),
-            total.eq(first + word[:low]), over.eq(Mux(moves, total[low], ~last | end.all())),
+            total.eq(first + word[:low]),
+            over.eq(Mux(moves, total[low], ~line.last | end.all())),
         ]
         step = whole | (twice & ~moves) if self.words == 2 else whole
-        with m.If(at["run"] | taken):
+        with m.If(at["run"] | line.taken):
             m.d.sync += [
                 address.eq((Cat(Const(1, 1), address) + Cat(over, step))[1:]),
-                first.eq(Mux(moves, total[:low], (end + 1) & last.replicate(low))),
+                first.eq(Mux(moves, total[:low], (end + 1) & line.last.replicate(low))),
             ]
         with m.If(at["channels"]):
             m.d.sync += [address.eq(self._given(word).page << CONTROL_BITS - low), first.eq(0)]
         if low == 1:
-            m.d.sync += upper.eq(address[0])
+            m.d.sync += line.upper.eq(address[0])
 
     def _finish(self, m: Module, flags: data.View, counts: Value, upper: Value) -> None:
         """Finish the elements of ``data``, or of a half of it, that count, and give each column its

@@ -1,6 +1,5 @@
 """The host port: requests and replies bit by bit."""
 
-from collections.abc import Mapping
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -33,6 +32,32 @@ each other: SYNC, header, data, address, checksum, what is done then, and the re
 leave out what they lack."""
 
 assert protocol.CRC_BYTES == 2 and 2 * _ADDRESS == _HEADER + 1 == 1 << 4
+
+
+class _Frame:
+    """A frame on its way.
+
+    byte    : number of the byte.   at : by its name, whether that is of a part.
+    sending : the frame is a reply.   writing : what was kept is written.
+    header  : of the request, then of the reply.
+    moved, value : strobe: a bit goes; which it is.   whole : strobe: that is its byte's last one.
+    """
+
+    def __init__(self) -> None:
+        self.byte = Signal(4, init=_SYNC, name="byte")
+        self.at = {name: Signal(name=f"at_{name}") for name in (
+            "sync", "header", "data", "address", "checksum", "dispatch")}
+        self.sending, self.writing = Signal(name="sending"), Signal(name="writing")
+        self.header = Signal(REQUEST.bits, reset_less=True, name="header")
+        self.moved, self.value, self.whole = (
+            Signal(name=name) for name in ("moved", "value", "whole"))
+
+    @property
+    def long(self) -> Value:
+        """Whether data follow the header, with its last bit."""
+        came = Cat(self.header[1:], self.value)
+        return Mux(self.sending, data.View(layout(REPLY), came).kind == Kind.DATA,
+                   _is(data.View(layout(REQUEST), came).command, Command.WRITE))
 
 
 class BitPort(wiring.Component):
@@ -82,43 +107,34 @@ class BitPort(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        byte = Signal(4, init=_SYNC)
-        bit = Signal(3)
-        # The frame is a reply; what was kept is written.
-        sending, writing = Signal(name="sending"), Signal(name="writing")
-        header = Signal(REQUEST.bits, reset_less=True)
-        at = {name: Signal(name=f"at_{name}")
-              for name in ("sync", "header", "data", "address", "checksum", "dispatch")}
-        moved, value, whole = (Signal(name=name) for name in ("moved", "value", "whole"))
+        frame, bit = _Frame(), Signal(3)
+        byte, at, sending, moved = frame.byte, frame.at, frame.sending, frame.moved
         m.d.comb += [
             at["sync"].eq(byte == _SYNC), at["header"].eq(byte == _HEADER),
             at["data"].eq(~byte[3]), at["dispatch"].eq(byte == _DISPATCH),
             at["address"].eq(at_least(byte, _ADDRESS) & ~at_least(byte, _CHECKSUM)),
             at["checksum"].eq((byte == _CHECKSUM) | (byte == _DISPATCH - 1)),
             self.last.eq(bit.all()), self.first.eq(at["sync"]),
-            self.i.ready.eq(~(sending | writing | at["dispatch"])),
+            self.i.ready.eq(~(sending | frame.writing | at["dispatch"])),
             moved.eq(Mux(sending, self.o.valid & self.o.ready, self.i.valid & self.i.ready)),
-            value.eq(Mux(sending, self.o.payload, self.i.payload)), whole.eq(moved & self.last),
+            frame.value.eq(Mux(sending, self.o.payload, self.i.payload)),
+            frame.whole.eq(moved & self.last),
         ]
         m.d.sync += bit.eq(counted(bit, moved))
-        crc, wrong = self._checksum(m, at, moved, value)
-        # Whether data follow the header, with its last bit.
-        came = Cat(header[1:], value)
-        long = Mux(sending, data.View(layout(REPLY), came).kind == Kind.DATA,
-                   _is(data.View(layout(REQUEST), came).command, Command.WRITE))
-        bit_of, late = self._data(m, at, byte, sending, writing, moved, value, whole, long, header)
+        crc, wrong = self._checksum(m, frame)
+        bit_of, late = self._data(m, frame)
         m.d.comb += self.o.payload.eq(Mux(
             at["sync"], Const(protocol.SYNC, 8).bit_select(bit, 1),
-            Mux(at["header"], header[0], Mux(at["data"], bit_of, crc))))
-        self._address(m, at, byte, moved, value)
-        writes = self._dispatch(m, at, header, sending, moved, value, whole, wrong, late)
+            Mux(at["header"], frame.header[0], Mux(at["data"], bit_of, crc))))
+        self._address(m, frame)
+        writes = self._dispatch(m, frame, wrong, late)
         found = self._is_sync(m, bit, moved, self.i.payload)
-        self._go(m, at, byte, sending, writing, whole, long, found, writes)
+        self._go(m, frame, found, writes)
         return m
 
-    def _checksum(self, m: Module, at: Mapping[str, Value], moved: Value,
-                  value: Value) -> tuple[Value, Signal]:
+    def _checksum(self, m: Module, frame: _Frame) -> tuple[Value, Signal]:
         """Return the bit of the checksum that comes next, and whether one that came was wrong."""
+        at, moved, value = frame.at, frame.moved, frame.value
         m.submodules.crc = crc = _CRC.create()
         wrong = Signal(reset_less=True)
         m.d.comb += [crc.start.eq(moved & at["sync"]), crc.valid.eq(moved & ~at["sync"]),
@@ -127,26 +143,26 @@ class BitPort(wiring.Component):
             m.d.sync += wrong.eq(at["checksum"] & (wrong | (crc.crc[0] ^ value)))
         return crc.crc[0], wrong
 
-    def _data(self, m: Module, at: Mapping[str, Value], byte: Value, sending: Value, writing: Value,
-              moved: Value, value: Value, whole: Value, long: Value,
-              header: Value) -> tuple[Value, Signal]:
+    def _data(self, m: Module, frame: _Frame) -> tuple[Value, Signal]:
         """Keep elements that came, read those that go; return the next bit of one, and whether the
         machine ran when the header came: then nothing was kept."""
+        at, byte, sending = frame.at, frame.byte, frame.sending
         element = Signal(CONTROL_BITS, reset_less=True)
         late = Signal(reset_less=True)
         # An element has ended, or the header: of a request one more is kept, before the others.
         ended, loaded = Signal(name="ended"), Signal(name="loaded")
         m.d.sync += [
-            ended.eq(whole & byte[0] & (at["data"] | (at["header"] & (~sending | long)))),
+            ended.eq(frame.whole & byte[0] & (
+                at["data"] | (at["header"] & (~sending | frame.long)))),
             loaded.eq(self.mem_rvalid | (loaded & ~ended)),
         ]
         with m.If(at["header"]):
             m.d.sync += late.eq(self.busy)
-        first = writing & ~byte[0]
-        with m.If(self.mem_rvalid | first | (moved & at["data"])):
+        first = frame.writing & ~byte[0]
+        with m.If(self.mem_rvalid | first | (frame.moved & at["data"])):
             m.d.sync += element.eq(Mux(self.mem_rvalid | first, self.mem_rdata,
-                                       Cat(element[1:], value)))
-        command = data.View(layout(REQUEST), header).command
+                                       Cat(element[1:], frame.value)))
+        command = data.View(layout(REQUEST), frame.header).command
         single = command[:SIZE_BITS].all()
         m.d.sync += self.mem_write.eq(first & ~(single & byte[1:3].any()))
         m.d.comb += [
@@ -156,14 +172,13 @@ class BitPort(wiring.Component):
         ]
         return element[0], late
 
-    def _address(self, m: Module, at: Mapping[str, Value], byte: Value, moved: Value,
-                 value: Value) -> None:
+    def _address(self, m: Module, frame: _Frame) -> None:
         """Hold the address, and give that of each element."""
         address = Signal(8 * protocol.ADDRESS_BYTES, reset_less=True)
-        with m.If(moved & at["address"]):
-            m.d.sync += address.eq(Cat(address[1:], value))
+        with m.If(frame.moved & frame.at["address"]):
+            m.d.sync += address.eq(Cat(address[1:], frame.value))
         place, double = data.View(layout(protocol.ADDRESS), address), Signal(reset_less=True)
-        number = byte[1:3]
+        number = frame.byte[1:3]
         m.d.sync += double.eq(reduce(or_, (self.mem_space == memory.space for memory in MEMORIES
                                            if memory.has_halves)))
         m.d.comb += [
@@ -172,19 +187,19 @@ class BitPort(wiring.Component):
             self.start_list.eq(data.View(layout(protocol.START), address).list),
         ]
 
-    def _dispatch(self, m: Module, at: Mapping[str, Value], header: Signal, sending: Value,
-                  moved: Value, value: Value, whole: Value, wrong: Value, late: Value) -> Signal:
+    def _dispatch(self, m: Module, frame: _Frame, wrong: Value, late: Value) -> Signal:
         """Choose what to do about a whole request, and what its reply says: the header's low bits
         are those of the reply behind its SYNC. Return whether it writes."""
+        at, header = frame.at, frame.header
         command = data.View(layout(REQUEST), header).command
         reply = data.View(layout(REPLY), header)
         writes = Signal()
         rejected, unknown, refused = (Signal(name=name, reset_less=True)
                                       for name in ("rejected", "unknown", "refused"))
         reads, kind = _is(command, Command.READ), _is(command, Command.WRITE)
-        with m.If(at["header"] & moved):
-            m.d.sync += header.eq(Cat(header[1:], value))
-        with m.If(at["sync"] & sending & whole & ~rejected):
+        with m.If(at["header"] & frame.moved):
+            m.d.sync += header.eq(Cat(header[1:], frame.value))
+        with m.If(at["sync"] & frame.sending & frame.whole & ~rejected):
             m.d.sync += [reply.kind.eq(Mux(self.busy, Kind.RUNNING, Mux(
                 reads, Kind.DATA, Kind.IDLE))), reply.saturated.eq(self.saturated),
                 reply.failed.eq(self.error != 0)]
@@ -218,9 +233,10 @@ class BitPort(wiring.Component):
             m.d.sync += alike.eq(same)
         return same
 
-    def _go(self, m: Module, at: Mapping[str, Value], byte: Signal, sending: Signal,
-            writing: Signal, whole: Value, long: Value, found: Value, writes: Value) -> None:
+    def _go(self, m: Module, frame: _Frame, found: Value, writes: Value) -> None:
         """Go from byte to byte."""
+        at, byte, sending, writing, whole, long = (
+            frame.at, frame.byte, frame.sending, frame.writing, frame.whole, frame.long)
         m.d.sync += byte.eq(counted(byte, whole | writing | at["dispatch"]))
         ends = byte[:3].all() & at["data"]
         with m.If(whole & at["header"] & ~long & ~sending):
