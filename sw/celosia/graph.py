@@ -38,6 +38,7 @@ class Conv:
     border   : what stands around the map of what it reads, within the padding.
     live     : bool as ``weight``, which elements are weights of the network; None: all.
     fixed    : whether its weights are no parameters of the network, but made by a pass.
+    normed   : whether a BatchNorm of parameters is in its rows.
     map      : shape of the map whose elements its rows make, one channel behind another, at their
                one position; None: each makes a channel.
     """
@@ -57,6 +58,7 @@ class Conv:
     border: Border = BARE
     live: np.ndarray | None = None
     fixed: bool = False
+    normed: bool = False
     map: Shape | None = None
 
     @property
@@ -87,12 +89,16 @@ class Conv:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BatchNorm:
-    """``y[c] = x[c] * scale[c] + shift[c]``; float64 (C,) each."""
+    """``y[c] = x[c] * scale[c] + shift[c]``; float64 (C,) each.
+
+    trained : whether these are parameters of the network.
+    """
 
     name: str
     input: str
     scale: np.ndarray
     shift: np.ndarray
+    trained: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -228,6 +228,49 @@ def test_slopes_that_are_constants_stay():
         assert np.array_equal(made(x).detach(), celosia.run(made.program(), x).values)
 
 
+NORMALISED = {
+    "leaky": lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.LeakyReLU(0.2), nn.BatchNorm2d(4),
+                                   nn.ReLU(), nn.Conv2d(4, 2, 3)),
+    "sigmoid": lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.Sigmoid(), nn.BatchNorm2d(4)),
+    "enlarged": lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.Upsample(
+        scale_factor=2, mode="bilinear"), nn.LeakyReLU(0.1), nn.BatchNorm2d(4),
+        nn.Conv2d(4, 2, 3, padding=1)),
+    "product": lambda: nn.Sequential(nn.Conv2d(2, 8, 3), nn.GLU(1), nn.BatchNorm2d(4)),
+}
+
+
+@pytest.mark.parametrize("name", NORMALISED)
+def test_a_normalisation_behind_what_stays_is_trained(name):
+    x = drawn(12, 2, 8, 8)
+    torch.manual_seed(2)
+    net = NORMALISED[name]()
+    for norm in net:
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 2)
+            nn.init.uniform_(norm.bias, -1, 1)
+    net.eval()
+    made = compress.in_format(net, x[:1], calibration=x)
+    [(key, factors)] = made.factors.items()
+    before = made.graph().nodes[int(key)]
+    wanted = net(x).detach() * 0.5 + 0.25
+    losses = []
+    for _ in range(12):
+        loss = nn.functional.mse_loss(made(x), wanted)
+        made.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for own in (factors, made.biases[key]):
+                assert own.grad.abs().max() > 0
+                own -= 0.02 * own.grad / own.grad.abs().max()
+        losses.append(loss.item())
+    after = made.graph().nodes[int(key)]
+    assert min(losses[6:]) < 0.9 * losses[0]
+    ratio = after.weight[before.weight != 0] / before.weight[before.weight != 0]
+    assert ratio.std() > 0
+    assert not np.any(after.weight[before.weight == 0])
+    assert np.array_equal(made(x).detach(), celosia.run(made.program(), x).answer)
+
+
 def test_the_model_stays_as_it_was():
     x, net = drawn(6, 2, 8, 8), network()
     state = {name: value.clone() for name, value in net.state_dict().items()}

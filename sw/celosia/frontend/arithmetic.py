@@ -10,7 +10,7 @@ from itertools import count
 
 import numpy as np
 
-from celosia.frontend.call import Call, Value, map_shape
+from celosia.frontend.call import Call, Constant, Value, map_shape
 from celosia.graph import Add, BatchNorm, Conv, Multiply, Node, Reshape
 from celosia.passes.one_by_one import MOST_ROWS, few
 from celosia.spread import spread
@@ -112,7 +112,8 @@ def scaled(call: Call, source: Value, scale: np.ndarray | float,
     places = [constant.reshape(call.shape[1], -1) for constant in full]
     if all(np.all(constant == constant[:, :1]) for constant in places):
         scale, shift = (constant[:, 0].copy() for constant in places)
-        return BatchNorm(name=call.name, input=source.name, scale=scale, shift=shift)
+        return BatchNorm(name=call.name, input=source.name, scale=scale, shift=shift,
+                         trained=any(isinstance(own, Constant) for own in call.args.values()))
     flat, made = call.part("flat"), call.part("places")
     scale, shift = (constant.flatten() for constant in full)
     return [Reshape(name=flat, input=source.name, shape=(scale.size, 1, 1)),

@@ -84,7 +84,8 @@ def batch_norm(call: Call) -> Node:
         raise call.refuse("a channel's variance is zero or negative", "train the layer again")
     scale = (1.0 if weight is None else weight) / np.sqrt(variance)
     shift = (0.0 if bias is None else bias) - mean * scale
-    return BatchNorm(name=call.name, input=call.value("input").name, scale=scale, shift=shift)
+    return BatchNorm(name=call.name, input=call.value("input").name, scale=scale, shift=shift,
+                     trained=True)
 
 
 def batch_norm_training(call: Call) -> Node:

@@ -35,7 +35,8 @@ def fold_batchnorm(graph: Graph) -> Graph:
 def _fold(conv: Conv, norm: BatchNorm) -> Conv:
     bias = 0.0 if conv.bias is None else conv.bias
     return replace(conv, weight=conv.weight * norm.scale[:, None, None, None],
-                   bias=bias * norm.scale + norm.shift)
+                   bias=bias * norm.scale + norm.shift,
+                   normed=conv.normed or norm.trained)
 
 
 def _depthwise(norm: BatchNorm, channels: int) -> Conv:

@@ -58,10 +58,11 @@ def in_format(
 
     It has the weights and biases of the network that the compiled program has, batch normalisation
     folded; a weight that is 0, because it was pruned, stays so. The straight pieces of functions
-    and products stay as they are, and so do slopes of `LeakyReLU`. Train it with any loop, such as
-    `FineTune`, with the float network as teacher where labels are few; `InFormat.program` compiles
-    it. What the host computes behind the output, such as a softmax, is left out here, but not where
-    it only moves elements.
+    and products stay as they are, and so do slopes of `LeakyReLU` and averages; a batch
+    normalisation behind one of these is trained as a factor and a bias for each row. Train it with
+    any loop, such as `FineTune`, with the float network as teacher where labels are few;
+    `InFormat.program` compiles it. What the host computes behind the output, such as a softmax, is
+    left out here, but not where it only moves elements.
 
     clip : give each row of weights, and with static exponents each stored tensor but the output,
            the exponent at which its mantissas are nearest to it, in the mean of squares, and clip
@@ -87,7 +88,8 @@ def in_format(
 class InFormat(nn.Module):
     """A network whose every stored number is the machine's.
 
-    Parameters are float32, called ``weights.3`` and ``biases.3`` of node 3 of `graph`. Inputs are
+    Parameters are float32, called ``weights.3`` and ``biases.3`` of node 3 of `graph`, or
+    ``factors.3`` where its weights are given but a batch normalisation is in them. Inputs are
     (N, ...) as the model had them, outputs (N, ...) likewise, several as a dictionary by their
     names; both on the parameters' device, while the golden model runs on the CPU.
     """
@@ -98,14 +100,21 @@ class InFormat(nn.Module):
         self._graph, self._compiler, self._samples = graph, compiler, samples
         self._preprocessing, self._clip = preprocessing, clip
         self.weights, self.biases = nn.ParameterDict(), nn.ParameterDict()
+        self.factors = nn.ParameterDict()
         self._alive: dict[str, np.ndarray] = {}
+        self._given: dict[str, np.ndarray] = {}
         for number, node in enumerate(graph.nodes):
             assert isinstance(node, Conv), node.name
             if node.kind in _TRAINED and not node.fixed:
                 self.weights[str(number)] = nn.Parameter(torch.tensor(node.weight).float())
                 self._alive[str(number)] = node.weight != 0
-                if node.bias is not None:
-                    self.biases[str(number)] = nn.Parameter(torch.tensor(node.bias).float())
+            elif node.normed:
+                self.factors[str(number)] = nn.Parameter(torch.ones(len(node.weight)))
+                self._given[str(number)] = node.weight
+            else:
+                continue
+            if node.bias is not None:
+                self.biases[str(number)] = nn.Parameter(torch.tensor(node.bias).float())
 
     def graph(self) -> Graph:
         """Return the float graph with the weights and biases of now."""
@@ -115,11 +124,14 @@ class InFormat(nn.Module):
 
     def _now(self, number: int, node: Any) -> Any:
         key = str(number)
-        if key not in self.weights:
+        if key in self.weights:
+            weight = np.where(self._alive[key], _array(self.weights[key]), 0.0)
+            if self._clip:
+                weight = clipped_rows(weight, self._compiler.weight_bits)
+        elif key in self.factors:
+            weight = node.weight * _array(self.factors[key])[:, None, None, None]
+        else:
             return node
-        weight = np.where(self._alive[key], _array(self.weights[key]), 0.0)
-        if self._clip:
-            weight = clipped_rows(weight, self._compiler.weight_bits)
         return replace(node, weight=weight, bias=_array(self.biases[key])
                        if key in self.biases else node.bias)
 
@@ -197,6 +209,9 @@ class InFormat(nn.Module):
             given = self.weights[key]
             follows = node.weight == _array(given)
             given = given * torch.from_numpy(follows & self._alive[key]).to(given.device)
+        elif key in self.factors:
+            given = read.new_tensor(self._given[key]) * self.factors[key].to(
+                read.dtype)[:, None, None, None]
         else:
             given = read.new_tensor(node.weight)
         bias = self.biases[key] if key in self.biases else (
