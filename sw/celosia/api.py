@@ -86,7 +86,7 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
     from celosia.beside_quantised import quantised_loss
     from celosia.faint_outputs import faint_outputs, output_remarks
     from celosia.faint_tensors import faint_tensors
-    from celosia.input_scales import as_read, input_remarks
+    from celosia.input_scales import input_remarks
     from celosia.ways_out import compile_or_advise
 
     imported = compiler.imported(model, example_input)
@@ -96,10 +96,8 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
                             f"takes {names}; leave them out, and give numbers as it was trained")
     if samples is None or imported.takes:
         samples = calibration_array(calibration, imported.takes, imported.input_shape)
-    graph = optimised = compiler.optimised(imported, samples, dump_after=dump_after)
-    if samples is not None:
-        samples = as_read(graph, samples)
-    compiler = compiler.of_inputs(samples, preprocessing, graph)
+    prepared = compiler.prepared(imported, samples, preprocessing, dump_after=dump_after)
+    graph, samples, compiler = prepared.graph, prepared.samples, prepared.compiler
     graph = replace(graph, remarks=(
         *graph.remarks, *input_remarks(graph, samples, compiler.larger_input),
         *output_remarks(graph, calibrated=samples is not None),
@@ -119,7 +117,8 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
             return program
         program = replace(program, graph=replace(program.graph, remarks=(
             *program.graph.remarks, *faint_outputs(graph, program, samples))))
-        return replace(program, quantised=quantised_loss(imported, optimised, program, samples))
+        return replace(program, quantised=quantised_loss(imported, prepared.graph, program,
+                                                         samples))
 
 
 def load(path: str | Path) -> Program:

@@ -146,6 +146,22 @@ class Compiler:
         return {field.name: getattr(self, field.name) for field in fields(self)
                 if field.name not in ("unsigned_input", "clipped", "larger_input")}
 
+    def prepared(self, graph: Graph, samples: np.ndarray | None,
+                 preprocessing: "Preprocessing | None" = None, *, dump_after: str | None = None,
+                 ) -> "Prepared":
+        """Return what all that compile an imported graph go on with; errors as of `optimised`.
+
+        samples : calibration inputs (N, *input_shape), or None.   preprocessing, dump_after : as
+        `celosia.compile` has them.
+        """
+        from celosia.input_scales import as_read
+
+        optimised = self.optimised(graph, samples, dump_after=dump_after)
+        if samples is not None:
+            samples = as_read(optimised, samples)
+        return Prepared(graph=optimised, samples=samples,
+                        compiler=self.of_inputs(samples, preprocessing, optimised))
+
     def of_inputs(self, samples: np.ndarray | None, preprocessing: "Preprocessing | None" = None,
                   graph: Graph | None = None) -> "Compiler":
         """Return the settings for inputs like these, or made so: they may be never below 0, and of
@@ -308,6 +324,19 @@ class Compiler:
         return FitError(
             "network", "accumulators", f"its sums need {bits} bits, and on {self.target} {problem}",
             f"quantise it with acc_bits={self.accumulators()[-1]}")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Prepared:
+    """A network before it is quantised.
+
+    graph    : after all passes.   samples : calibration inputs as the machine reads them, or None.
+    compiler : the settings for inputs like these.
+    """
+
+    graph: Graph
+    samples: np.ndarray | None
+    compiler: Compiler
 
 
 def as_if_calibrated(graph: QGraph) -> QGraph:

@@ -12,7 +12,6 @@ from celosia.compiler import Compiler
 from celosia.extras import names_extra
 from celosia.fit_search import Key, Machine, Progress, Search, gone, key
 from celosia.graph import Graph
-from celosia.input_scales import as_read
 from celosia.range_exponents import check_static
 from celosia.show import figure, rate, speed
 from celosia_boards.arrays import ArrayRefused, array_for
@@ -216,14 +215,12 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
     refusals, graph = list(found.refusals), None
     if found.graph is not None:
         try:
-            graph = settings.optimised(found.graph, samples)
+            prepared = settings.prepared(found.graph, samples, preprocessing)
+            graph, samples, settings = prepared.graph, prepared.samples, prepared.compiler
         except CompileError as refusal:     # of a pass, which stops at the first
             refusals.append(refusal)
     if graph is not None:
         check_static(graph, exponents, calibrated=samples is not None)
-    if graph is not None and samples is not None:
-        samples = as_read(graph, samples)
-    settings = settings.of_inputs(samples, preprocessing, graph)
     if graph is not None and samples is not None and settings.passes(samples):
         graph, settings = _more_accurate(graph, settings, samples, refused)
     search = Search(graph, samples, found.layers)

@@ -86,8 +86,9 @@ def widths(model: Any, example_input: Any = None, *, bits: Sequence[tuple[int, i
     compiler = Compiler(target=target)
     imported = compiler.imported(model, example_input)
     samples = calibration_array(calibration, imported.takes, imported.input_shape)
+    prepared = compiler.prepared(imported, samples)
+    graph, samples = prepared.graph, prepared.samples
     assert samples is not None
-    graph = compiler.optimised(imported, samples)
     known = None if labels is None else _labels(labels, len(samples))
     if known is not None and graph.returns:
         raise ArgumentError("labels are classes of one output, and the network returns "

@@ -77,12 +77,12 @@ def in_format(
     compiler = Compiler(target=target, exponents=exponents, weight_bits=weight_bits,
                         activation_bits=activation_bits, clipped=clip and exponents == STATIC)
     compiler.check(calibrated=calibration is not None)
-    graph = replace(compiler.graph(model, example_input), ranges={})    # which training changes
+    imported = compiler.imported(model, example_input)
+    samples = calibration_array(calibration, imported.takes, imported.input_shape)
+    prepared = compiler.prepared(imported, samples, preprocessing)
+    graph = replace(prepared.graph, ranges={})      # which training changes
     check_static(graph, exponents, calibrated=calibration is not None)
-    samples = calibration_array(calibration, graph.takes, graph.input_shape)
-    compiler = compiler.of_inputs(samples, preprocessing)
-    return InFormat(graph, compiler, samples if exponents == STATIC else None, preprocessing,
-                    clip=clip)
+    return InFormat(graph, prepared.compiler, prepared.samples, preprocessing, clip=clip)
 
 
 class InFormat(nn.Module):

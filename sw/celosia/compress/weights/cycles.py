@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def prune_to_cycles(
     budget: int,
     target: str = "icebreaker",
     exponents: str = Compiler.exponents,
+    calibration: Any = None,
     inputs: Any | None = None,
     finetune: Callable[[nn.Module, int], None] | None = None,
     rounds: int | None = None,
@@ -89,8 +91,9 @@ def prune_to_cycles(
         target's memories. Masks stay on it; `celosia.compress.make_permanent` makes them zeros.
     method, inputs, options
         A criterion, its calibration inputs and its options, as `celosia.compress.scores` has them.
-    example_input, target, exponents
-        float32 (1, ...); a board or a device; "dynamic" or "static".
+    example_input, target, exponents, calibration
+        float32 (1, ...); a board or a device; "dynamic" or "static"; inputs that the network will
+        be compiled with, as `Predictor` has them, or None.
     budget
         Cycles of one inference, from start to done.
     finetune
@@ -131,9 +134,10 @@ def prune_to_cycles(
     refuse_computed_weight(model, layers.values(), [nn.Module])
     refuse_strangers(model, layers.values())
     _refuse_shared(model, layers)
-    predict = Predictor(example_input, target=target, exponents=exponents)
+    predictor = partial(Predictor, example_input, target=target, exponents=exponents,
+                        calibration=calibration)
+    predict, either = predictor(), predictor(signs=(True, False))
     start = predict(model).cycles
-    either = Predictor(example_input, target=target, exponents=exponents, signs=(True, False))
     run = _Run(method=method, score=lambda pruned: scores(pruned, method, inputs, **options),
                predict=predict, either=either, start=start, budget=budget, rounds=rounds,
                share=SCHEDULES[schedule], lockstep=lockstep, finetune=finetune, measure=measure)
@@ -141,6 +145,7 @@ def prune_to_cycles(
     choices = {
         "method": method, "options": asdict(resolve_options(method, options)),
         "budget": budget, "target": target, "exponents": exponents,
+        "calibration": describe(calibration),
         "rounds": rounds, "schedule": schedule,
         "values": "squared score / sum of squares of the layer", "lockstep": lockstep,
         "seed": seed, "finetune": describe(finetune),

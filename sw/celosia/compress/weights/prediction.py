@@ -24,11 +24,12 @@ import numpy as np
 from torch import nn
 
 from celosia.bands.schedule import StreamSchedule
-from celosia.compiler import Compiler, as_if_calibrated
+from celosia.calibration import calibration_array
+from celosia.compiler import Compiler, Prepared, as_if_calibrated
 from celosia.compress.entry import entry
 from celosia.compress.layers import names_of, prunable_layers
 from celosia.graph import Conv, Graph
-from celosia_spec.epilogue import STATIC, check_exponents
+from celosia_spec.epilogue import DYNAMIC, STATIC, check_exponents
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["LayerPlan", "Prediction", "Predictor", "cycle_costs"]
@@ -97,10 +98,14 @@ class Predictor:
     exponents
         "dynamic" or "static". Static ones need no calibration here: cycles do not depend on their
         values.
+    calibration
+        Inputs as `celosia.compile` takes them, or None: how a network's products and its outputs
+        of unlike sizes run depends on them. Cycles are those with ``accuracy="none"``.
     signs
         Of each kind of inputs that counts, whether they may be below 0. `celosia.compile` learns
         it of its preprocessing or its calibration inputs; cycles differ by a few in a thousand. Of
-        several kinds, the one that takes most is predicted.
+        several kinds, the one that takes most is predicted. None is what ``calibration`` says,
+        and without it that they may.
 
     A call takes any model, leaves it as it is and returns a `Prediction`. It raises ArgumentError
     for a layer that does not become a layer of the program, and CompileError where the compiler
@@ -109,9 +114,12 @@ class Predictor:
     """
 
     def __init__(self, example_input: Any, *, target: str = "icebreaker",
-                 exponents: str = Compiler.exponents, signs: Sequence[bool] = (True,)) -> None:
+                 exponents: str = Compiler.exponents, calibration: Any = None,
+                 signs: Sequence[bool] | None = None) -> None:
         check_exponents(exponents)
-        self._compiler, self._signs = Compiler(target=target), signs
+        self._compiler = Compiler(target=target, exponents=(
+            DYNAMIC if calibration is None else exponents))
+        self._calibration, self._signs = calibration, signs
         self._compiler.array()
         self.example_input, self.exponents = example_input, exponents
 
@@ -124,22 +132,25 @@ class Predictor:
         """
         layers = prunable_layers(model)
         graph = self._compiler.imported(model, self.example_input)
+        samples = calibration_array(self._calibration, graph.takes, graph.input_shape)
         called = {node.name for node in graph.nodes}
         # The program has a layer under the name that forward calls it by.
         names = {name: next((other for other in names_of(model, layer) if other in called), name)
                  for name, layer in layers.items()}
-        return lambda masks: self._predict(self._compiler.optimised(
-            _masked(graph, {names[name]: mask for name, mask in masks.items()})), names)
+        return lambda masks: self._predict(self._compiler.prepared(
+            _masked(graph, {names[name]: mask for name, mask in masks.items()}), samples), names)
 
-    def _predict(self, graph: Graph, names: Mapping[str, str]) -> Prediction:
+    def _predict(self, prepared: Prepared, names: Mapping[str, str]) -> Prediction:
         """names : {layer: its name in the graph}."""
-        return max((self._of_sign(graph, names, signed) for signed in self._signs),
+        signs = self._signs or (not prepared.compiler.unsigned_input,)
+        return max((self._of_sign(prepared, names, signed) for signed in signs),
                    key=lambda found: (found.problem is not None, found.cycles))
 
-    def _of_sign(self, graph: Graph, names: Mapping[str, str], signed: bool) -> Prediction:
-        compiler = replace(self._compiler, unsigned_input=not signed)
-        quantised = compiler.quantised(graph, None)
-        if self.exponents == STATIC:
+    def _of_sign(self, prepared: Prepared, names: Mapping[str, str], signed: bool) -> Prediction:
+        graph, samples = prepared.graph, prepared.samples
+        compiler = replace(prepared.compiler, unsigned_input=not signed)
+        quantised = compiler.quantised(graph, samples)
+        if self.exponents == STATIC and samples is None:
             quantised = as_if_calibrated(quantised)
         found = compiler.schedule(quantised)
         problem = next(map(str, compiler.refusals(found)), None)
@@ -151,7 +162,8 @@ class Predictor:
 
 @entry
 def cycle_costs(model: nn.Module, example_input: Any, *, target: str = "icebreaker",
-                exponents: str = Compiler.exponents) -> dict[str, np.ndarray]:
+                exponents: str = Compiler.exponents,
+                calibration: Any = None) -> dict[str, np.ndarray]:
     """Return what a weight costs: predicted cycles that one weight less in its row saves.
 
     The rows of a batch run in lockstep, so the saving comes when each of them has a weight less;
@@ -161,7 +173,7 @@ def cycle_costs(model: nn.Module, example_input: Any, *, target: str = "icebreak
     ----------
     model
         The network as it is, masks included. It is not changed.
-    example_input, target, exponents
+    example_input, target, exponents, calibration
         As `Predictor` has them.
 
     Returns
@@ -174,7 +186,8 @@ def cycle_costs(model: nn.Module, example_input: Any, *, target: str = "icebreak
     ArgumentError, CompileError
         As `Predictor` does.
     """
-    plans = Predictor(example_input, target=target, exponents=exponents)(model).layers
+    plans = Predictor(example_input, target=target, exponents=exponents,
+                      calibration=calibration)(model).layers
     return {
         name: row_costs(plans[name].of_rows(name, len(layer.weight))).reshape(
             -1, *[1] * (layer.weight.dim() - 1))
