@@ -6,6 +6,8 @@ from pathlib import Path
 import module_pages
 import pytest
 
+from celosia.passes import PASSES
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -50,3 +52,10 @@ def test_a_module_that_says_something_else_is_found_and_mended(
         assert f"| `parts/delay.py` | {' '.join(says.split())} |" in (
             tmp_path / module_pages.PAGES[0]).read_text()
         assert module_pages.up_to_date(write=False) == []
+
+
+def test_passes_are_told_in_their_order() -> None:
+    page = (ROOT / "docs/compiler.md").read_text(encoding="utf-8")
+    names = [step.__name__ for step in PASSES]
+    rows = re.findall(r"^\| `(\w+)` \| ", page, re.M)
+    assert [row for row in rows if row in names] == names

@@ -47,7 +47,7 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
                     a tuple of such, or a mapping.
     exponents     : "dynamic" (found for each image) or "static" (fixed: by the scales of a
                     quantised network, else by calibration).
-    weight_bits, activation_bits : mantissa widths, 4 to 9.
+    weight_bits, activation_bits : mantissa widths, 4 to 8 and 4 to 9.
     input_bits    : of the input's mantissas, up to 2 * activation_bits - 1; None takes
                     activation_bits. More of them let the layers that read it compute twice.
     lanes         : None lets the target's default stand.

@@ -18,6 +18,7 @@ from celosia_spec.epilogue import DYNAMIC, STATIC, check_exponents
 from celosia_spec.errors import ArgumentError, FitError, located, refusals
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.numbers import ACCUMULATORS, MANTISSA_BITS
+from celosia_spec.isa.words import WEIGHT_BITS
 from celosia_spec.qgraph import QGraph
 
 if TYPE_CHECKING:
@@ -77,11 +78,10 @@ class Compiler:
         its array cannot be as asked.
         """
         check_exponents(self.exponents)
-        for name in ("weight_bits", "activation_bits"):
+        for name, widths in (("weight_bits", WEIGHT_BITS), ("activation_bits", MANTISSA_BITS)):
             bits = getattr(self, name)
-            if not isinstance(bits, int) or bits not in MANTISSA_BITS:
-                raise ArgumentError(f"{name} must be {MANTISSA_BITS[0]} to {MANTISSA_BITS[-1]}, "
-                                    f"not {bits!r}")
+            if not isinstance(bits, int) or bits not in widths:
+                raise ArgumentError(f"{name} must be {widths[0]} to {widths[-1]}, not {bits!r}")
         self.array()
         self.check_input()
         if (refusal := self.input_refusal()) is not None:

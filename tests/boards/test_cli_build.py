@@ -101,8 +101,12 @@ def test_table_names_every_seed(placer, program, tmp_path):
 
 def test_array_is_checked_before_the_model_is_read():
     """The model is nonsense, but the target cannot hold nine bits anyway."""
-    with pytest.raises(celosia.CelosiaError, match=r"^icebreaker: weight_bits can be at most 8 "):
-        celosia.compile("no model", X, weight_bits=9)
+    with pytest.raises(celosia.CelosiaError, match=r"^icebreaker: activation_bits can be at most"):
+        celosia.compile("no model", X, activation_bits=9)
+    for bits in (3, 9):
+        with pytest.raises(celosia.CelosiaError,
+                           match=rf"^weight_bits must be 4 to 8, not {bits}$"):
+            celosia.compile("no model", X, weight_bits=bits)
     with pytest.raises(celosia.CelosiaError, match=r"^unknown target 'icebraker'; did you mean"):
         celosia.compile("no model", X, target="icebraker")
 

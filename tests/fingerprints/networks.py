@@ -10,6 +10,9 @@ from torch.nn import functional as F
 
 from celosia.models import LeNet5
 
+HOW = "if that is meant: python -m pytest tests/fingerprints -n0 --update"
+"""What is said where something is not as it was stored."""
+
 
 class Net(NamedTuple):
     """A network, the shape of its input, and the share of its weights that stays."""

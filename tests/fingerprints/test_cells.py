@@ -15,6 +15,7 @@ from celosia_hw.flash.reader import FlashReader
 from celosia_hw.serial_machine import SerialMachine
 from celosia_sim.simulators.rtl import FLASH, FLASH_HZ
 from celosia_spec.isa.fabric import GENERIC
+from fingerprints.networks import HOW
 from fingerprints.test_images import ARRAYS, BOARDS, NARROW
 
 FOLDER = Path(__file__).with_name("cells")
@@ -65,8 +66,8 @@ def test_cells(name: str, update: bool) -> None:
     if update:
         FOLDER.mkdir(exist_ok=True)
         stored.write_text(found, encoding="utf-8")
-    assert stored.exists(), "python -m pytest tests/fingerprints -n0 --update writes it"
-    assert found.splitlines() == stored.read_text(encoding="utf-8").splitlines()
+    assert stored.exists(), HOW
+    assert found.splitlines() == stored.read_text(encoding="utf-8").splitlines(), HOW
 
 
 def test_every_array_has_a_machine() -> None:

@@ -25,7 +25,7 @@ from celosia_spec.isa.image import pack
 
 pytest.importorskip("torch")
 from celosia.frontend import import_model
-from fingerprints.networks import NETS, network, samples
+from fingerprints.networks import HOW, NETS, network, samples
 
 STORED = Path(__file__).with_name("images.json")
 NARROW = "8 lanes, 6 bits"
@@ -71,4 +71,4 @@ def test_images(name: str, update: bool) -> None:
     stored = json.loads(STORED.read_text()) if STORED.exists() else {}
     if update:
         STORED.write_text(json.dumps(stored | {name: found}, indent=1, sort_keys=True) + "\n")
-    assert update or stored.get(name) == found
+    assert update or stored.get(name) == found, HOW

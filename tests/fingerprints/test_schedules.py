@@ -9,6 +9,7 @@ import pytest
 
 from celosia.bands.schedule import stream_schedule
 from celosia.quantise import quantise
+from fingerprints.networks import HOW
 from fingerprints.test_images import ARRAYS, imported
 
 FOLDER = Path(__file__).with_name("schedules")
@@ -31,5 +32,5 @@ def test_schedules(name: str, update: bool) -> None:
     if update:
         FOLDER.mkdir(exist_ok=True)
         stored.write_text(found, encoding="utf-8")
-    assert stored.exists(), "python -m pytest tests/fingerprints -n0 --update writes it"
-    assert found == stored.read_text(encoding="utf-8")
+    assert stored.exists(), HOW
+    assert found == stored.read_text(encoding="utf-8"), HOW

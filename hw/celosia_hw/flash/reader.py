@@ -97,9 +97,6 @@ class FlashReader(wiring.Component):
     `copy_cycles` from ``copy`` to ``copied`` where the port is free. Where an element comes in 4
     cycles, as many more as elements wait for it, beyond the cycle in which they ask; where it comes
     in more, waiting is free for so many cycles more.
-
-    Cells on the UP5K, 4 wires, a script of three commands: 221, of them 198 with a look-up table
-    (`make bench-block_cells`).
     """
 
     def __init__(self, array: Array, *, clock_hz: float, base: int,

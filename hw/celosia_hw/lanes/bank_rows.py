@@ -39,8 +39,6 @@ class BankRows(wiring.Component):
     ------
     Tile and channels come a cycle before the tap, ``rows`` one behind it, through one adder from
     registers.
-
-    Cells on the UP5K, 16 lanes: 208 LUTs, 87 flip-flops.
     """
 
     LATENCY = BANK - 1

@@ -41,8 +41,6 @@ class BlockSums(wiring.Component):
     ------
     That of `PassSums`. Sums of different passes are ``lanes`` cycles apart at least; the first
     ``last`` comes ``lanes + 3`` cycles behind a reset at the earliest.
-
-    Cells on the UP5K, 16 lanes: 561 LUTs, 564 flip-flops and a block memory.
     """
 
     LATENCY = SUMS - MANTISSA

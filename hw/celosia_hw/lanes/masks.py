@@ -27,8 +27,6 @@ class Masks(wiring.Component):
     Timing
     ------
     The tile's come a cycle behind the masks, ``hidden`` ``LATENCY`` cycles behind them.
-
-    Cells on the UP5K, 16 lanes: 20 LUTs, 24 flip-flops.
     """
 
     LATENCY = BANK - TAP

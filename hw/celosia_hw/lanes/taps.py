@@ -40,8 +40,6 @@ class Taps(wiring.Component):
     A step each cycle. ``channels`` come a cycle behind their step, ``taps`` ``LATENCY`` cycles.
     ``tile`` counts for the step of its own cycle, which then is the first one of a pass. A word may
     be read by the step of the cycle in which it is written.
-
-    Cells on the UP5K, 16 lanes: 59 LUTs, 52 flip-flops.
     """
 
     LATENCY = TAP

@@ -43,8 +43,6 @@ class Tiles(wiring.Component):
     ------
     From ``tile`` on, ``piece`` is new a cycle later, ``starts`` and ``behind`` three, ``written``
     `WRITTEN`.
-
-    Cells on the UP5K, 16 lanes: 25 LUTs, 54 flip-flops.
     """
 
     def __init__(self, array: Array) -> None:

@@ -32,8 +32,6 @@ class Turn(wiring.Component):
     ------
     ``hidden`` and ``codes`` come two cycles behind their ``rotation``, ``x`` ``LATENCY`` cycles:
     through two multiplexers (one for 8 lanes) from registers, the top bit one more.
-
-    Cells on the UP5K, 16 lanes: 542 LUTs, 182 flip-flops.
     """
 
     LATENCY = MANTISSA - TAP

@@ -73,8 +73,6 @@ class MainMemory(wiring.Component):
     belongs to the access that was granted in the cycle before; it means nothing where that wrote,
     or where there was none. A word may be read in the cycle after the one that wrote it. Reset
     leaves contents and data alone.
-
-    Cells on the UP5K: 164 LUTs, of them some 135 inside a machine; no flip-flop.
     """
 
     LATENCY = 1

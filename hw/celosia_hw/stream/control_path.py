@@ -54,9 +54,6 @@ class ControlPath(wiring.Component):
         Strobe: a word is no command of this array; only a reset ends what runs.
     meeting : Out(Meeting), space : In(1)
         Of several clusters: see `Sequencer`, where ``space`` is ``room``.
-
-    Cells on the UP5K, 16 lanes: 962, five block memories; of them the fetcher has 244, the rings 52
-    and 278, executor 197, sequencer 140, exponents 48 (`make bench-block_cells`).
     """
 
     def __init__(self, array: Array, late: int, lag: int, cluster: int = 0) -> None:

@@ -56,7 +56,8 @@ class Array:
     taps        : depth of the tap table, words.
     tiles       : depth of the tile table, words; a tile is three.
     acc_bits    : accumulator width W, 24 or 32.
-    weight_bits : width of weight mantissas, 4 to 9.   activation_bits : L of codes, 4 to 9.
+    weight_bits : width of weight mantissas, 4 to 9, of which a stream holds 8 at most.
+    activation_bits : L of codes, 4 to 9.
     residual    : there is a residual operand.   clamp : outputs can be clamped.
     fill        : elements that are filled into the banks a cycle, 2, 4 or, of several clusters, 8.
     flash       : cycles in which an element comes from the board's flash, one of `FLASH`; 0: none
@@ -93,14 +94,11 @@ class Array:
                 not self.main_words & self.main_words - 1 or self.main_words % MAIN_UNIT == 0)):
             raise ValueError(f"main_words must be a power of two, or a multiple of {MAIN_UNIT}, 64 "
                              f"to {MAIN_WORDS_MAX}, not {self.main_words!r}")
-        for name, most in (("bank_rows", 1 << 11), ("ring", 1 << 12),
+        for name, most in (("bank_rows", 1 << TAP_ROW_BITS[self.lanes]), ("ring", 1 << 12),
                            ("controls", 1 << 12), ("taps", 1 << 11), ("tiles", 1 << 12)):
             value = getattr(self, name)
             if not 64 <= value <= most or value & value - 1:
                 raise ValueError(f"{name} must be a power of two, 64 to {most}, not {value!r}")
-        if self.bank_rows > 1 << TAP_ROW_BITS[self.lanes]:
-            raise ValueError(f"bank_rows can be at most {1 << TAP_ROW_BITS[self.lanes]} of "
-                             f"{self.lanes} lanes, not {self.bank_rows}")
         if self.flash not in (0, *FLASH):
             raise ValueError(f"flash must be one of {', '.join(map(str, (0, *FLASH)))}, "
                              f"not {self.flash!r}")

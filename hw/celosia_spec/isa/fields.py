@@ -92,8 +92,9 @@ class Word:
         return self.named[name][0]
 
     def pack(self, **values: Value) -> Value:
-        """Return the word of these values, ints or int64 arrays of one shape; bits of fields that
-        are not named are 0. ValueError: word, field, range and value of what does not fit."""
+        """Return the word of these values, ints or, of at most 63 bits, int64 arrays of one shape;
+        bits of fields that are not named are 0. ValueError: word, field, range and value of what
+        does not fit."""
         named = self.named
         if unknown := values.keys() - named.keys():
             raise ValueError(f"{self.name} has no field {', '.join(sorted(unknown))}")
