@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import reduce
 from operator import xor
 from typing import Any
@@ -62,6 +63,23 @@ class Image(wiring.Signature):
 
     def __init__(self) -> None:
         super().__init__({"checking": Out(1), "ready": Out(1), "fault": Out(Fault)})
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A section that is read.
+
+    unit, element : of main memory, and which of that unit's elements comes next.
+    held   : what came last.   boot : the image is checked.
+    writes : it goes to main memory.   last : none follows it.
+    """
+
+    unit: Signal
+    element: Signal
+    held: Signal
+    boot: Signal
+    writes: Signal
+    last: Signal
 
 
 class FlashReader(wiring.Component):
@@ -149,8 +167,8 @@ class FlashReader(wiring.Component):
         ]
         self._hold(m, whole, held)
         m.d.sync += element.eq(Mux(begin, _HEADER, counted(element, done | pausing)))
-        empty = self._header(m, boot, head, whole, element, held, unit, turn & (body | ~going),
-                             turn & body, writes, last)
+        empty = self._header(m, _Section(unit, element, held, boot, writes, last), whole & head,
+                             moves=turn & (body | ~going), counts=turn & body)
         wrong = self._compare(m, head, Cat(lines.part, element))
         # From well behind a checksum on until a header, sums begin anew.
         right = self._checksum(m, ~going | (
@@ -179,18 +197,19 @@ class FlashReader(wiring.Component):
         m.d.sync += going.eq(begin | (going & ~end))
         return m
 
-    def _header(self, m: Module, boot: Value, head: Value, whole: Value, element: Value,
-                held: Value, unit: Signal, moves: Value, counts: Value, writes: Signal,
-                last: Signal) -> Value:
-        """Take the header's fields, each when it is in ``held``. Move ``unit`` on, count the
-        section's units, and return with ``counts`` whether that one was the last."""
+    def _header(self, m: Module, section: _Section, comes: Value, *, moves: Value,
+                counts: Value) -> Value:
+        """Take the header's fields, each when it is held; ``comes``: one does. Move the unit on,
+        count the section's units, and return with ``counts`` whether that one was the last."""
+        held, boot = section.held, section.boot
         here = {name: Signal(name=f"{name}_is_there") for name in ("resident", "first", "units")}
-        m.d.sync += [there.eq(whole & head & (element == _PLACES[name]))
+        m.d.sync += [there.eq(comes & (section.element == _PLACES[name]))
                      for name, there in here.items()]
         with m.If(here["resident"]):
-            m.d.sync += [writes.eq(held[0] | ~boot), last.eq(Mux(boot, held[1], ~held[2]))]
+            m.d.sync += [section.writes.eq(held[0] | ~boot),
+                         section.last.eq(Mux(boot, held[1], ~held[2]))]
         left = Signal(self._unit_bits, reset_less=True)
-        for name, counter, step in (("first", unit, moves), ("units", left, counts)):
+        for name, counter, step in (("first", section.unit, moves), ("units", left, counts)):
             bits, load = len(counter), here[name]
             # What is added beside the step lets a cell of the sum load, too.
             total = counter + Cat(step, load.replicate(bits - 1), Const(0, 1))

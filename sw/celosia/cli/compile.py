@@ -117,6 +117,15 @@ def wide_input(program: Program) -> dict[str, Any] | None:
 
 
 def _print(program: Program, result: dict[str, Any]) -> None:
+    _print_layers(program, result)
+    _print_memories(program, result)
+    _print_network(program, result)
+    if result["output"]:
+        print(f"wrote {result['output']}")
+
+
+def _print_layers(program: Program, result: dict[str, Any]) -> None:
+    """Print what each layer takes, and where its cycles go."""
     from celosia.bands.report import spent
 
     clock = clock_of(program)
@@ -145,6 +154,10 @@ def _print(program: Program, result: dict[str, Any]) -> None:
         f"{result['weight_bytes']:,}", "", "")
     common.show(table)
     streams.spent([(layer.name, spent(layer, program.lanes)) for layer in program.layers])
+
+
+def _print_memories(program: Program, result: dict[str, Any]) -> None:
+    """Print how full memories are, and what comes from flash."""
     memories = common.table("memories, in words or numbers", "memory", "used", "available", "share")
     for name, entry in result["memory"].items():
         memories.add_row(name, f"{entry['used']:,}", f"{entry['available']:,}",
@@ -154,6 +167,11 @@ def _print(program: Program, result: dict[str, Any]) -> None:
     if copied := program.main_memory["flash_bytes"]:
         print(common.wrapped(f"copied from flash in each inference: "
                              f"{sum(copied.values()) / 1024:.1f} KiB, of {', '.join(copied)}"))
+
+
+def _print_network(program: Program, result: dict[str, Any]) -> None:
+    """Print what the network takes, and what was done to it and around it."""
+    clock = clock_of(program)
     if wide := result["wide_input"]:
         print(common.wrapped(f"input of {wide['bits']} bits: its low parts take "
                              f"{wide['cycles']:,} cycles, in {', '.join(wide['layers'])}"))
@@ -181,8 +199,6 @@ def _print(program: Program, result: dict[str, Any]) -> None:
     if program.preprocessing:
         names = len(program.preprocessing.labels)
         print(common.wrapped(f"pictures: {program.preprocessing}; {names or 'no'} class names"))
-    if result["output"]:
-        print(f"wrote {result['output']}")
 
 
 def _few(items: Sequence[object], comma: str = ", ", most: int = 8) -> str:

@@ -17,6 +17,7 @@ from celosia.cli.difference import difference
 from celosia.cli.progress import work
 from celosia.labels import read_labels, read_truth
 from celosia.program import Program
+from celosia.results import RunResult
 from celosia.samples import Samples, read_samples
 from celosia.show import clock_of, count, rate, speed
 from celosia_spec.errors import CelosiaError
@@ -65,12 +66,7 @@ def run(
     loaded = common.load_program(program)
     outputs = loaded.outputs if of is None else (loaded.output(of),)
     names = _class_names(loaded, labels)
-    drawn = output is not None and output.suffix.lower() == ".png"
-    if output is not None and not drawn and output.suffix.lower() not in (".npz", ""):
-        raise CelosiaError(f"{output}: results are written as .npz, and maps as .png too; give the "
-                           f"file one of these endings")
-    if output is not None and drawn:
-        check_picture(output, loaded.output(of))
+    _check_written(loaded, output, of)
     samples = _samples(loaded, input, limit, truth, names)
     if samples.truth is not None:
         check_truth(loaded.output(of), samples.truth, len(samples.inputs))
@@ -79,21 +75,13 @@ def run(
         result = backends.run(loaded, samples.inputs, backend, baud=baud, progress=shown.count,
                          stages=shown.stage, notice=common.notice)
     seconds = time.perf_counter() - started
-    range_drawn = None
-    if output is not None and drawn:
-        shown_output = loaded.output(of)
-        answer = result.answers[shown_output.name]
-        range_drawn = shown_range(shown_output, answer)
-        write_picture(output, answer, *range_drawn)
-    elif output is not None:
-        with replacing(output) as file:
-            np.savez(file, **result.arrays)     # type: ignore[arg-type]
+    drawn = None if output is None else _write(output, loaded, result, of)
     if json:
         common.emit({
             "images": len(samples.inputs),
             "cycles": None if result.cycles is None else result.cycles.tolist(),
             **_predicted(loaded), "saturated": int(result.saturated.sum()), "seconds": seconds,
-            **answers.as_json(loaded, samples, result, outputs, names), "drawn": range_drawn,
+            **answers.as_json(loaded, samples, result, outputs, names), "drawn": drawn,
             "output": None if output is None else str(output)})
         return
     print(common.wrapped(
@@ -103,8 +91,33 @@ def run(
     print(_speed(loaded))
     answers.show_answers(loaded, samples, result, outputs, names)
     if output is not None:
-        print(f"wrote {output}" + (f", black {range_drawn[0]:.4g}, white {range_drawn[1]:.4g}"
-                                   if range_drawn else ""))
+        print(f"wrote {output}" + (f", black {drawn[0]:.4g}, white {drawn[1]:.4g}"
+                                   if drawn else ""))
+
+
+def _check_written(program: Program, output: Path | None, of: str | None) -> None:
+    """CelosiaError unless a file can hold results, or the output of a name as a picture."""
+    ending = "" if output is None else output.suffix.lower()
+    if output is not None and ending == ".png":
+        check_picture(output, program.output(of))
+    elif ending not in (".npz", ""):
+        raise CelosiaError(f"{output}: results are written as .npz, and maps as .png too; give the "
+                           f"file one of these endings")
+
+
+def _write(path: Path, program: Program, result: RunResult,
+           of: str | None) -> tuple[float, float] | None:
+    """Write all results, or the output of a name as a picture; return what is black in that, and
+    white."""
+    if path.suffix.lower() != ".png":
+        with replacing(path) as file:
+            np.savez(file, **result.arrays)     # type: ignore[arg-type]
+        return None
+    output = program.output(of)
+    answer = result.answers[output.name]
+    ends = shown_range(output, answer)
+    write_picture(path, answer, *ends)
+    return ends
 
 
 def _class_names(program: Program, labels: Path | None) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from celosia.cli.compile import summary
 from celosia.cli.progress import work
 from celosia.compiler import Compiler
 from celosia.compress.spans import POSITIVE
-from celosia.show import clock_of, speed
+from celosia.show import speed
 from celosia_spec.epilogue import STATIC
 from celosia_spec.errors import refusals
 from celosia_spec.files import check_output
@@ -92,16 +92,20 @@ def tune(
                     "teach": teach, "seed": seed}, "output": str(output)}
     if json:
         common.emit(result)
-        return
-    table = common.table(f"{len(loaded.test_labels):,} test images", "network", "accuracy",
-                         words=1)
-    for name, share in (("float", "float"), (f"{weight_bits} / {activation_bits} bits", "before"),
-                        ("the same, trained", "after")):
-        table.add_row(name, f"{accuracies[share]:.2%}")
+    else:
+        _show(result, len(loaded.test_labels))
+
+
+def _show(result: dict[str, Any], images: int) -> None:
+    """Print the accuracies on so many test images, and what the program takes."""
+    bits = f"{result['weight_bits']} / {result['activation_bits']} bits"
+    table = common.table(f"{images:,} test images", "network", "accuracy", words=1)
+    for name, share in (("float", "float"), (bits, "before"), ("the same, trained", "after")):
+        table.add_row(name, f"{result['accuracy'][share]:.2%}")
     common.show(table)
-    print(f"{program.predicted_cycles:,} cycles: "
-          f"{speed(program.predicted_cycles, clock_of(program))}")
-    print(f"wrote {output}")
+    cycles = result["predicted_cycles"]
+    print(f"{cycles:,} cycles: {speed(cycles, result['clock_mhz'])}")
+    print(f"wrote {result['output']}")
 
 
 def _preprocessing(choices: dict[str, Any]) -> "Preprocessing | None":
