@@ -10,7 +10,7 @@ import numpy as np
 from celosia_spec.errors import ArgumentError
 from celosia_spec.isa.numbers import EXPONENT_MAX
 
-__all__ = ["LABELS_MAX", "LABEL_LENGTH", "Preprocessing"]
+__all__ = ["LABELS_MAX", "LABEL_LENGTH", "Preprocessing", "of_pixels"]
 
 LABELS_MAX = 10_000
 """Most names of outputs."""
@@ -29,10 +29,10 @@ class Preprocessing:
     mean, deviation : a number for all channels, or one for each; deviations above 0.
     labels          : names of the outputs, the classes, in their order; () for none.
 
-    The networks that `celosia prune --data` trains take ``scale=1/256``, or with mean and deviation
-    ``scale=1/255``; torchvision's ``ToTensor`` is ``scale=1/255``. ArgumentError where a number is
-    not finite, or an input would be `INPUT_MAX` or more, and for names that are empty, not
-    printable, longer than `LABEL_LENGTH` or more than `LABELS_MAX`.
+    What the networks that `celosia prune --data` trains take is `of_pixels`; torchvision's
+    ``ToTensor`` is ``scale=1/255``. ArgumentError where a number is not finite, or an input would
+    be `INPUT_MAX` or more, and for names that are empty, not printable, longer than `LABEL_LENGTH`
+    or more than `LABELS_MAX`.
     """
 
     scale: float | None = None
@@ -123,6 +123,14 @@ class Preprocessing:
         with np.errstate(over="ignore", invalid="ignore"):
             values = (np.arange(256.0)[None] * (self.scale or 0.0) - mean) / deviation
             return np.asarray(values.astype(np.float32))
+
+
+def of_pixels(mean: Any = None, deviation: Any = None) -> Preprocessing:
+    """Return what networks take that are trained on a data set's pixels: ``pixel / 256``, which is
+    exact; with both mean and deviation, ``(pixel / 255 - mean) / deviation``."""
+    if mean is None or deviation is None:
+        return Preprocessing(scale=1 / 256)
+    return Preprocessing(scale=1 / 255, mean=mean, deviation=deviation)
 
 
 def _numbers(name: str, given: Any) -> tuple[float, ...]:

@@ -237,7 +237,7 @@ def test_the_same_command_goes_on_after_a_stop(folder, monkeypatch):
     (("--rates", "search", "--accuracy-budget", 0.1), "--rates search needs --data, to measure"),
     (("--accuracy-budget", 0.1, "--data", "data.npz"), "goes with --rates search"),
     (("--mean", "0.5", "--data", "data.npz"), "give both mean and deviation"),
-    (("--mean", "a", "--deviation", "1", "--data", "data.npz"), "--mean 'a': give numbers"),
+    (("--mean", "a", "--deviation", "1", "--data", "data.npz"), "--mean 'a': give a number"),
     (("--mean", "0.5"), "say how --data becomes inputs"),
     ((), "does not tell its input shape; give --data, or --input-shape C,H,W"),
     (("--input-shape", "1,x"), "--input-shape '1,x': give one to three whole numbers"),

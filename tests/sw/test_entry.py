@@ -98,7 +98,7 @@ def test_what_needs_no_network_waits_for_no_library(arguments: Sequence[str]) ->
      "celosia: --ranks: a rank of layer 'fc1' must be at least 1, not 0"),
     (["factorise", "--ranks", "conv2=10x-1"], "celosia: --ranks: a rank of layer 'conv2' must be "),
     (["factorise", "--ranks", "conv2=1x2x3"], "celosia: --ranks 'conv2=1x2x3': give LAYER=RANK "),
-    (["factorise", "--mean", "a", "--data", "d"], "celosia: --mean 'a': give numbers with commas"),
+    (["factorise", "--mean", "a", "--data", "d"], "celosia: --mean 'a': give a number such as"),
     (["prune", "--deviation", "1"], "celosia: --mean and --deviation say how --data becomes "),
     (["prune", "--seed", "-1"], "Usage: "),
     (["factorise", "--seed", "4294967296"], "Usage: "),

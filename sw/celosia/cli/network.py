@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from celosia import api, backends
 from celosia.cli import common
+from celosia.cli.preprocessing import Rule
 from celosia_spec.errors import CelosiaError, refusals
 from celosia_spec.files import check_folder, check_output, replacing
 
@@ -53,13 +54,8 @@ class Data:
         return np.asarray(self.test_inputs[:1].numpy())
 
 
-def load_data(
-    source: str | None, rule: tuple[list[float] | None, list[float] | None],
-) -> Data | None:
-    """Return a data set (`celosia.datasets.load_dataset`) as network inputs; None without one.
-
-    rule : mean and deviation of the pixels, one number a channel; None for the usual ones.
-    """
+def load_data(source: str | None, rule: Rule) -> Data | None:
+    """Return a data set (`celosia.datasets.load_dataset`) as network inputs; None without one."""
     import torch
 
     from celosia import datasets

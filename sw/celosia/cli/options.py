@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
-from celosia.cli import common
+from celosia.cli import common, preprocessing
 from celosia.compress.amounts import Amount, Chosen
 from celosia.compress.method import Method
 from celosia.compress.options import Option, declared, resolve
@@ -69,9 +69,9 @@ class Request:
     json: common.Json = False
 
     @property
-    def rule(self) -> tuple[list[float] | None, list[float] | None]:
+    def rule(self) -> preprocessing.Rule:
         """How data becomes inputs: mean and deviation."""
-        return read_numbers("--mean", self.mean), read_numbers("--deviation", self.deviation)
+        return preprocessing.rule(self.mean, self.deviation)
 
 
 def of_methods(methods: Methods) -> Callable[[F], F]:
@@ -145,17 +145,6 @@ def check(
 def read_layers(text: str) -> list[str] | None:
     """Return the layers of "conv1,conv2", or None for "all"."""
     return None if text == "all" else list(_names(text))
-
-
-def read_numbers(flag: str, text: str | None) -> list[float] | None:
-    """Return the numbers of a list such as "0.5,0.25", or None for None."""
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise CelosiaError(f"{flag} {text!r}: give numbers with commas between, such as "
-                           "0.485,0.456,0.406") from None
 
 
 def read_settings(

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -46,6 +46,16 @@ def told(model: str, labels: Path | None, scale: str | None, mean: str | None,
     if labels is not None:
         found = replace(found or Preprocessing(), labels=read_labels(labels))
     return found
+
+
+Rule: TypeAlias = tuple[tuple[float, ...] | None, tuple[float, ...] | None]
+"""Mean and deviation of a data set's pixels, one number a channel; None for the usual ones."""
+
+
+def rule(mean: str | None, deviation: str | None) -> Rule:
+    """Return what --mean and --deviation say of a data set; CelosiaError where they say nothing."""
+    return (None if mean is None else _numbers("--mean", mean, several=True),
+            None if deviation is None else _numbers("--deviation", deviation, several=True))
 
 
 def _numbers(option: str, text: str, *, several: bool = False) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from celosia import api, zoo
-from celosia.cli import common, network, options
+from celosia.cli import common, network, options, preprocessing
 from celosia.cli.compile import summary
 from celosia.cli.progress import work
 from celosia.compiler import Compiler
@@ -54,7 +54,7 @@ def tune(
                         activation_bits=activation_bits)
     settings.check(calibrated=True)
     POSITIVE.check("--learning-rate", learning_rate)
-    rule = (options.read_numbers("--mean", mean), options.read_numbers("--deviation", deviation))
+    rule = preprocessing.rule(mean, deviation)
     check_output(output, model, weights, data)
 
     from celosia import compress
@@ -110,11 +110,8 @@ def _show(result: dict[str, Any], images: int) -> None:
 
 def _preprocessing(choices: dict[str, Any]) -> "Preprocessing | None":
     """Return how pixels became inputs, as a program keeps it; None where they were inputs."""
-    from celosia_spec.preprocessing import Preprocessing
+    from celosia_spec.preprocessing import of_pixels
 
     if "pixel" not in choices["inputs"]:
         return None
-    if "mean" not in choices:
-        return Preprocessing(scale=1 / 256)
-    return Preprocessing(scale=1 / 255, mean=tuple(choices["mean"]),
-                         deviation=tuple(choices["deviation"]))
+    return of_pixels(choices.get("mean"), choices.get("deviation"))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from celosia_spec.errors import ArgumentError, CelosiaError
+from celosia_spec.preprocessing import of_pixels
 
 __all__ = ["MAX_CLASSES", "Dataset", "DatasetError", "as_inputs", "damage", "input_rule"]
 
@@ -103,11 +105,11 @@ def as_inputs(
             )
         images = images.reshape(len(images), -1, *images.shape[-2:])
     input_rule(images, mean, deviation)
+    if images.dtype == np.uint8:
+        return of_pixels(mean, deviation).inputs(images)
     values = images.astype(np.float32)
     if mean is None or deviation is None:
-        return values / np.float32(256) if images.dtype == np.uint8 else values
-    if images.dtype == np.uint8:
-        values /= np.float32(255)
+        return values
     shape = (-1,) + (1,) * (images.ndim - 2)
     values -= np.asarray(mean, np.float32).reshape(shape)
     values /= np.asarray(deviation, np.float32).reshape(shape)
@@ -137,7 +139,7 @@ def input_rule(
         raise ArgumentError("give both mean and deviation, or neither")
     pixels = images.dtype == np.uint8
     if mean is None or deviation is None:
-        return {"inputs": "pixel / 256" if pixels else "as given"}
+        return {"inputs": f"pixel / {_divisor()}" if pixels else "as given"}
     means, deviations = (np.atleast_1d(np.asarray(part, float)) for part in (mean, deviation))
     channels = images.shape[1] if images.ndim != 3 or not pixels else 1
     for name, part in (("mean", means), ("deviation", deviations)):
@@ -146,9 +148,16 @@ def input_rule(
                                 f"channel, not {part.tolist()}")
     if not (deviations > 0).all():
         raise ArgumentError(f"deviation must be above 0, not {deviations.tolist()}")
-    scaled = "pixel / 255" if pixels else "value"
+    scaled = f"pixel / {_divisor(mean, deviation)}" if pixels else "value"
     return {"inputs": f"({scaled} - mean) / deviation", "mean": means.tolist(),
             "deviation": deviations.tolist()}
+
+
+def _divisor(*rule: Any) -> int:
+    """Return what pixels are divided by, given `of_pixels`' arguments."""
+    scale = of_pixels(*rule).scale
+    assert scale is not None
+    return round(1 / scale)
 
 
 def _check_split(where: str, images: np.ndarray, labels_name: str, labels: np.ndarray) -> None:

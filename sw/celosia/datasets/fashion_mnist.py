@@ -18,6 +18,7 @@ from celosia.datasets.kinds import loader
 from celosia.reading import MAX_BYTES, MAX_DIMENSIONS, gunzip
 from celosia_spec.errors import ArgumentError
 from celosia_spec.files import read_file
+from celosia_spec.preprocessing import of_pixels
 
 __all__ = [
     "CLASSES",
@@ -109,7 +110,7 @@ def preprocess(images: np.ndarray) -> np.ndarray:
         raise TypeError(f"images must be uint8 grey levels 0 to 255, not {images.dtype}")
     if images.ndim not in (2, 3) or images.shape[-2:] != (28, 28):
         raise ArgumentError(f"images must have shape (28, 28) or (N, 28, 28), not {images.shape}")
-    return images.reshape(-1, 1, 28, 28).astype(np.float32) / np.float32(256)
+    return of_pixels().inputs(images.reshape(-1, 1, 28, 28))
 
 
 def read_idx(path: str | Path) -> np.ndarray:

@@ -8,6 +8,7 @@ instead of 32 x 32 inputs).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,11 +18,11 @@ from torch import nn
 from torch.nn import functional
 
 from celosia.datasets.fashion_mnist import CLASSES
-from celosia_spec.preprocessing import Preprocessing
+from celosia_spec.preprocessing import of_pixels
 
 __all__ = ["LENET5_PREPROCESSING", "LeNet5", "lenet5_metadata", "load_lenet5"]
 
-LENET5_PREPROCESSING = Preprocessing(scale=1 / 256, labels=CLASSES)
+LENET5_PREPROCESSING = replace(of_pixels(), labels=CLASSES)
 """What the shipped weights were trained with, and their classes; see `datasets.preprocess`."""
 
 _DATA = Path(__file__).resolve().parent.parent / "data"
