@@ -278,14 +278,14 @@ class Compiler:
     def refusals(self, found: "StreamSchedule") -> Iterator[FitError]:
         """Everything of a schedule that the target has no room for."""
         yield from self._too_wide(found.array)
-        yield from found.refusals(self.target)
+        yield from found.refusals()
 
     def fitting(self, graph: QGraph) -> "StreamSchedule":
         """Return the schedule; FitError where the target does not take the graph."""
         for refusal in self._too_wide(self._array_of(graph)):
             raise refusal
         found = self.schedule(graph)
-        for refusal in found.refusals(self.target):
+        for refusal in found.refusals():
             raise refusal
         return found
 

@@ -168,7 +168,7 @@ class Trials:
         except CompileError:
             return      # fewer weights may have smaller sums
         for quantised in whole:
-            for refusal in compiler.schedule(_without_weights(quantised)).refusals(compiler.target):
+            for refusal in compiler.schedule(_without_weights(quantised)).refusals():
                 raise refusal
 
     def _in_vain(self) -> str:

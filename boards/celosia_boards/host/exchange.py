@@ -70,13 +70,12 @@ class Tally:
     """What went over a line so far.
 
     sent     : requests.   replies : those that were expected and whole.
-    repeated : requests sent again.   damages : times that replies were missing or wrong.
+    damages  : times that replies were missing or wrong.
     greeted  : times that the machine was greeted, which stops a run and clears its registers.
     """
 
     sent: int = 0
     replies: int = 0
-    repeated: int = 0
     damages: int = 0
     greeted: int = 0
 
@@ -193,7 +192,6 @@ class Exchange:
                 raise LineError(f"{self.line.name}: nothing gets through undamaged; use a shorter "
                                 f"cable or another port, or build for a lower baud rate")
             replies |= {pending[place]: reply for place, reply in found.items()}
-            self.tally.repeated += len(pending[:_BURST]) - len(found)
             pending = [index for index in pending if index not in replies]
         return [replies[index] for index in range(len(requests))]
 

@@ -85,7 +85,7 @@ class StreamSchedule:
         """Products of one inference with a weight that is not 0."""
         return sum(layer.macs for layer in self.layers)
 
-    def refusals(self, target: str) -> Iterator[FitError]:
+    def refusals(self) -> Iterator[FitError]:
         """Everything of it that the array has no room for."""
         if self.short is not None:
             yield self.short
