@@ -7,6 +7,7 @@ import module_pages
 import pytest
 
 from celosia.passes import PASSES
+from celosia_spec.errors import Scarce
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,3 +60,9 @@ def test_passes_are_told_in_their_order() -> None:
     names = [step.__name__ for step in PASSES]
     rows = re.findall(r"^\| `(\w+)` \| ", page, re.M)
     assert [row for row in rows if row in names] == names
+
+
+def test_all_that_can_be_scarce_is_explained() -> None:
+    page = (ROOT / "docs/machine.md").read_text(encoding="utf-8")
+    table = page.split("## What `check` tells")[1].split("\n\n")[1]
+    assert {row.split(" | ")[0].strip("| ") for row in table.splitlines()[2:]} == set(Scarce)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 
 QUOTED = 100
 """Longest name or line of source that a message quotes whole."""
@@ -61,15 +62,28 @@ class CompileError(CelosiaError):
         return type(self)(self.node, self.operator, self.problem, self.remedy, source)
 
 
+class Scarce(StrEnum):
+    """What of an array a network may need more of than there is, in the words of `celosia check`
+    and of the page on the machine."""
+
+    MAIN_MEMORY = "main memory"
+    TAPS = "taps"
+    ROW_CONTROLS = "control words of a row"
+    BANK_ROWS = "rows of the banks"
+    ROW_WEIGHTS = "weights of a row"
+    SUM_BITS = "bits of a sum"
+    ADDED = "tensors to be added"
+    FLASH = "flash"
+
+
 @dataclass(frozen=True)
 class Need:
     """How much a network needs of something, and how much there is.
 
-    what  : "weights", "maps", "sums" ...   unit : of both numbers, "KiB", "sums", "layers" ...
-    least : whether it may need still more.
+    unit  : of both numbers, "KiB", "rows", "bits" ...   least : whether it may need still more.
     """
 
-    what: str
+    what: Scarce
     needed: float
     available: float
     unit: str

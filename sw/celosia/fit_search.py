@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from celosia.bands.flash import MAIN_MEMORY
 from celosia.bands.schedule import Outcome, attempt_weights
 from celosia.compiler import Compiler
 from celosia.graph import Conv, Graph
-from celosia.quantise import SUM_BITS
 from celosia.ways_out import DENSITIES, SECONDS, Graphs, Trial, Trials
 from celosia_boards.targets import target as find_target
-from celosia_spec.errors import CelosiaError, CompileError, FitError
+from celosia_spec.errors import CelosiaError, CompileError, FitError, Scarce
 
 _STEPS = 6
 """Shares of the weights that are tried from the largest that may fit downwards."""
@@ -124,14 +122,14 @@ class Search:
         """Return shares of the weights that may be left, where fewer weights can help at all."""
         needs = {refusal.need.what: refusal.need for refusal in outcome.refusals
                  if isinstance(refusal, FitError) and refusal.need}
-        if MAIN_MEMORY not in needs:
-            few = {"weights of a row", SUM_BITS} & needs.keys()
+        if Scarce.MAIN_MEMORY not in needs:
+            few = {Scarce.ROW_WEIGHTS, Scarce.SUM_BITS} & needs.keys()
             return list(DENSITIES) if few else []
         layers = [node for node in graph.nodes if isinstance(node, Conv)]
         size = sum(node.weight.size for node in layers)
         stored = sum(np.count_nonzero(node.weight) for node in layers)
         # Maps stay; weights take a byte or two now, and two each where many are gone.
-        need = needs[MAIN_MEMORY]
+        need = needs[Scarce.MAIN_MEMORY]
         high, low = ((need.available - need.needed) * 512 / size + count * stored / size / 2
                      for count in (2, 1))
         shares = sorted({_tidy(low + (high - low) * k / (_STEPS + 1))
@@ -157,8 +155,8 @@ def _outcomes(graphs: Graphs, trial: Trial) -> list[Outcome]:
 def key(refusal: CompileError) -> Key:
     """Return what is in the way, whatever its size."""
     what = refusal.need.what if isinstance(refusal, FitError) and refusal.need else None
-    if refusal.operator == "memory" or what == MAIN_MEMORY:
-        return (what or refusal.problem,)
+    if what == Scarce.MAIN_MEMORY:
+        return (what,)
     return refusal.node, what or re.sub(r"\d+", "#", refusal.problem)
 
 

@@ -22,7 +22,7 @@ from celosia.static_exponents import fixed, static_exponents
 from celosia.weight_matrix import row_exponents, weight_matrix
 from celosia_spec.block import Format, floor_log2
 from celosia_spec.epilogue import DYNAMIC, Dynamic, Kept, check_exponents, rounded
-from celosia_spec.errors import ArgumentError, CompileError, FitError, Need
+from celosia_spec.errors import ArgumentError, CompileError, FitError, Need, Scarce
 from celosia_spec.faint_rows import exponent_minima, input_minima, raised_lsbs
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.numbers import (
@@ -43,9 +43,6 @@ from celosia_spec.qgraph import (
 
 _ENOUGH = 40.0
 """dB of signal to noise for which no wider accumulators are taken."""
-
-SUM_BITS = "bits of a sum"
-"""What refused sums need more of."""
 
 
 def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: str = DYNAMIC,
@@ -352,7 +349,7 @@ def _prove_sums(nodes: list[QNode], width: int, multiplied: Mapping[str, Format]
             raise FitError(node.name, node.kind, f"the sums of row {row} may reach {totals[row]} "
                            f"with weights of {bits} bits, above {_largest_sum(width)}, the limit "
                            f"of a {width}-bit accumulator", "prune the row", need=Need(
-                               SUM_BITS, int(totals[row]).bit_length() + 2, width, "bits"))
+                               Scarce.SUM_BITS, int(totals[row]).bit_length() + 2, width, "bits"))
 
 
 def _tensors(graph: Graph, formats: Mapping[str, Format], rules: dict[str, Kept | Dynamic],

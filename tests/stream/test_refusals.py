@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from celosia.bands.filling import Place, records
-from celosia.bands.flash import MAIN_MEMORY, least_refusal
+from celosia.bands.flash import least_refusal
 from celosia.bands.grid import Grid
 from celosia.bands.layouts import Band, Lines, Stretch
 from celosia.bands.program import refusals, stream_program
@@ -14,7 +14,7 @@ from celosia.bands.schedule import attempt
 from celosia.graph import Conv, Graph
 from celosia.quantise import quantise
 from celosia_spec.epilogue import PLAIN, Clamp, Epilogue, Pool
-from celosia_spec.errors import CompileError, FitError
+from celosia_spec.errors import CompileError, FitError, Scarce
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.fills import places
 from concats import graph_of, linear
@@ -113,7 +113,7 @@ def test_no_array_that_runs_a_network_has_less_main_memory_than_the_least(flash)
         array = replace(array, main_words=array.main_words // 2)
     while (least := least_refusal(graph, array)) is None:
         array = replace(array, main_words=array.main_words // 2)
-    assert least.need.what == MAIN_MEMORY and least.need.least
+    assert least.need.what == Scarce.MAIN_MEMORY and least.need.least
     assert least.need.needed > array.main_words * 8 / 1024
 
 

@@ -15,7 +15,7 @@ from celosia.bands.parts import Parted, Parting
 from celosia.bands.plan import Layer
 from celosia.bands.regions import Owners, map_needs, own_words, owners
 from celosia_spec import errors
-from celosia_spec.errors import FitError
+from celosia_spec.errors import FitError, Scarce
 from celosia_spec.isa.array import ENTRY_BITS, ENTRY_WORDS, Array
 from celosia_spec.isa.image import UNIT_WORDS
 from celosia_spec.qgraph import QGraph, QNode
@@ -36,9 +36,6 @@ _WAITING = 10
 _SHARES = ((1.0, 1.0), (1.0, 0.5), (1.0, 0.0), (0.5, 1.0), (0.0, 1.0))
 """Of the words that all layers leave, how many may be resident; of what a layer leaves then, how
 many it has for its sections."""
-
-MAIN_MEMORY = "main memory"
-"""What refusals call it."""
 
 DENSEST = 2 * ENTRY_WORDS
 """Weights that an entry holds at most."""
@@ -116,7 +113,7 @@ def _too_small(node: QNode, held: str, words: int, array: Array, *,
     return FitError(node.name, str(node.kind), f"the maps that are alive there and {held} need "
                     f"{'at least ' * least}{words} words of main memory, the array has "
                     f"{array.main_words}", "prune more, or give it smaller maps",
-                    need=errors.Need(MAIN_MEMORY, needed, available, "KiB", least=least))
+                    need=errors.Need(Scarce.MAIN_MEMORY, needed, available, "KiB", least=least))
 
 
 class _Memory:

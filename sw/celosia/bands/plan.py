@@ -22,7 +22,7 @@ from celosia.bands.layouts import Band, Lines, is_depthwise, is_vector, joined, 
 from celosia.bands.spreads import Spread
 from celosia.bands.ways import held_words, most_held, paged_way, spread_of, ways_of
 from celosia.bands.works import longest_batch, works_of
-from celosia_spec.errors import FitError, Need
+from celosia_spec.errors import FitError, Need, Scarce
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.words import TILE_WORDS
 from celosia_spec.qgraph import QGraph, QNode, as_made
@@ -211,7 +211,7 @@ def _refusals(graph: QGraph, node: QNode, array: Array,
         yield FitError(
             name, kind, f"a row of it takes {min(held)} words of the controls' ring, which holds "
             f"{most_held(array)}", "give it fewer inputs",
-            need=Need("control words of a row", min(held), most_held(array), "words"))
+            need=Need(Scarce.ROW_CONTROLS, min(held), most_held(array), "words"))
         return
     if min(taps) > array.taps:
         none = False
@@ -219,20 +219,20 @@ def _refusals(graph: QGraph, node: QNode, array: Array,
             name, kind, f"it needs {min(taps)} taps, the array has {array.taps}",
             "give it fewer inputs" if vector else
             "give it fewer channels, a smaller kernel, or a smaller pooling window",
-            need=Need("taps", min(taps), array.taps, "taps"))
+            need=Need(Scarce.TAPS, min(taps), array.taps, "taps"))
     if min(rows) > array.bank_rows:
         none = False
         yield FitError(
             name, kind, f"what one line of its outputs reads takes {min(rows)} rows of the banks, "
             f"the array has {array.bank_rows}", "give it fewer channels, or narrower maps",
-            need=Need("rows of the banks", min(rows), array.bank_rows, "rows"))
+            need=Need(Scarce.BANK_ROWS, min(rows), array.bank_rows, "rows"))
     room = longest_batch(array, single=False)
     if node.epilogue.pool is not None and longest and min(longest) > room:
         none = False
         yield FitError(
             name, kind, f"it pools, and its longest row takes {min(longest)} entries of the "
             f"weights' ring, which holds {room}", "prune more, or pool in a layer of its own",
-            need=Need("weights of a row", min(longest), room, "entries"))
+            need=Need(Scarce.ROW_WEIGHTS, min(longest), room, "entries"))
     if none:
         yield FitError(
             name, kind, f"no band of it fits banks of {array.bank_rows} rows, {array.taps} taps "

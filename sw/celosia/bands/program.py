@@ -17,7 +17,7 @@ from celosia.bands.slots import slots
 from celosia.bands.stream import stream, weights
 from celosia.uncollected import uncollected
 from celosia_spec.epilogue import Pool
-from celosia_spec.errors import CompileError, FitError, Need
+from celosia_spec.errors import CompileError, FitError, Need, Scarce
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.controls import COPY, PHASES_MAX
 from celosia_spec.isa.image import UNIT_BYTES, UNIT_WORDS, Section
@@ -169,7 +169,7 @@ def stream_program(source: QGraph, array: Array, steps: Steps | None = None) -> 
         needed, reached = (count * UNIT_BYTES / 1024 for count in (last, _UNITS))
         raise FitError("network", "flash", f"its weights begin as far as {needed:,.1f} KiB into "
                        f"flash, and commands reach {reached:,.1f}", "prune more",
-                       need=Need("flash", needed, reached, "KiB"))
+                       need=Need(Scarce.FLASH, needed, reached, "KiB"))
     places = regions(graph, flash.maps)
     found = stream(replace(nowhere, places=places), layers, made, flash, units, period)
     assert found.words_needed <= min(place.word for place in places.values())
@@ -302,7 +302,7 @@ def _wrong(graph: QGraph, array: Array) -> Iterator[CompileError]:
         size = math.prod(graph.tensors[added.epilogue.add or ""].shape)
         yield FitError(added.name, "add", "it adds tensors, and the array has no residual operand",
                        "leave the addition out",
-                       need=Need("tensors to be added", size, 0, "values"))
+                       need=Need(Scarce.ADDED, size, 0, "values"))
     for node in graph.nodes:
         if graph.tensors[node.input].signed and (
                 most := _largest(node, array)) >> array.sum_bits - 1:

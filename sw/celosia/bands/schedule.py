@@ -6,13 +6,13 @@ from functools import cached_property
 
 import numpy as np
 
-from celosia.bands.flash import DENSEST, MAIN_MEMORY
+from celosia.bands.flash import DENSEST
 from celosia.bands.program import StreamProgram, refusals, stream_program
 from celosia.bands.report import clocked, report
 from celosia.graph import Conv
 from celosia_sim.clock.machine_clock import Cycles
 from celosia_spec.block import bfp
-from celosia_spec.errors import CompileError, FitError, Need
+from celosia_spec.errors import CompileError, FitError, Need, Scarce
 from celosia_spec.isa.array import ENTRY_BITS, MAIN_WORDS_MAX, Array
 from celosia_spec.program import Layer
 from celosia_spec.qgraph import QGraph
@@ -115,7 +115,7 @@ def schedule_with_room(graph: QGraph, array: Array, steps: Steps | None = None) 
     try:
         return stream_schedule(graph, array, steps)
     except FitError as refusal:
-        if refusal.need is None or refusal.need.what != MAIN_MEMORY:
+        if refusal.need is None or refusal.need.what != Scarce.MAIN_MEMORY:
             raise
         roomy = replace(array, main_words=MAIN_WORDS_MAX)
         try:
@@ -135,8 +135,8 @@ def attempt_weights(layers: Sequence[Conv], array: Array, target: str) -> Outcom
     return Outcome(None, (FitError(
         target, "memory", f"its weights take at least {entries} words of main memory, the array "
         f"has {array.main_words}", "prune more",
-        need=Need(MAIN_MEMORY, entries * ENTRY_BITS / 8192, array.main_words * ENTRY_BITS / 8192,
-                  "KiB", least=True)),),
+        need=Need(Scarce.MAIN_MEMORY, entries * ENTRY_BITS / 8192,
+                  array.main_words * ENTRY_BITS / 8192, "KiB", least=True)),),
         planned=False)
 
 
@@ -146,7 +146,7 @@ def attempt(graph: QGraph, array: Array, steps: Steps | None = None) -> Outcome:
     try:
         return Outcome(stream_schedule(graph, array, steps), ())
     except CompileError as first:
-        if isinstance(first, FitError) and first.need and first.need.what == MAIN_MEMORY:
+        if isinstance(first, FitError) and first.need and first.need.what == Scarce.MAIN_MEMORY:
             return Outcome(None, (first,))
         found = list(refusals(graph if steps is None else steps.graph, array))
         if first.problem not in {refusal.problem for refusal in found}:
