@@ -299,7 +299,7 @@ def test_refusals():
     x = drawn(3, 2, 8, 8)
     with pytest.raises(ArgumentError, match="need calibration"):
         compress.in_format(network(), x[:1], exponents="static")
-    with pytest.raises(ArgumentError, match="weight_bits must be 4 to 9, not 3"):
+    with pytest.raises(ArgumentError, match="weight_bits must be 4 to 8, not 3"):
         compress.in_format(network(), x[:1], weight_bits=3)
     with pytest.raises(CelosiaError, match="Hardshrink"):
         compress.in_format(nn.Hardshrink(), torch.zeros(1, 4))

@@ -80,7 +80,7 @@ def test_widths_that_cannot_be_are_told() -> None:
     assert "at most 8" in found.widths[0].problem
     assert found.widths[0].ratio is None
     assert found.widths[1].problem is None
-    assert "weight_bits must be 4 to 9" in found.widths[2].problem
+    assert "weight_bits must be 4 to 8" in found.widths[2].problem
 
 
 def test_networks_that_do_not_fit_are_measured() -> None:
