@@ -77,6 +77,7 @@ ORDER = {
     "celosia_hw.output": """
         __init__, beats, clamp, control, normalise, operand, pool, position
         heads, lane_writer, queue, writer
+        sums_path
         lane_path
         path
     """,

@@ -3,28 +3,25 @@
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import connect, flipped
 
-from celosia_hw.layouts import LAYER_LAYOUT, layout
+from celosia_hw.layouts import layout
 from celosia_hw.output.beats import Lanes
 from celosia_hw.output.clamp import Clamp
-from celosia_hw.output.control import LayerExponents, OutputControl, OutputState, Write
 from celosia_hw.output.heads import Heads
 from celosia_hw.output.lane_writer import LaneWriter
 from celosia_hw.output.normalise import Normalise
 from celosia_hw.output.pool import LanePool
+from celosia_hw.output.sums_path import SumsPath
 from celosia_hw.parts.count import counted
 from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.table_memory import TableMemory
-from celosia_hw.signatures import Shadow
-from celosia_spec.isa.array import CONTROL_BITS, Array
+from celosia_spec.isa.array import CONTROL_BITS
 from celosia_spec.isa.controls import HEAD
-from celosia_spec.isa.fabric import GENERIC, Fabric
 from celosia_spec.isa.numbers import EXPONENT_BITS, EXPONENT_SLOTS, SIGNIFICAND_BITS
 
 
-class LanePath(wiring.Component):
+class LanePath(SumsPath):
     """As `OutputPath`, of arrays whose `Array.drain` is 1.
 
     fabric : what it is built of.
@@ -47,18 +44,6 @@ class LanePath(wiring.Component):
     one; in a layer whose sums are stored two cycles behind it. Passes of a layer with a residual
     operand are in turns of the first phase and of the second: sums of the first are codes.
     """
-
-    def __init__(self, array: Array, fabric: Fabric = GENERIC) -> None:
-        self.array, self.fabric = array, fabric
-        self.latency = 2 + Normalise.LATENCY + array.clamp
-        super().__init__({
-            "layer": In(LAYER_LAYOUT), "exponents": In(LayerExponents()),
-            "control": In(OutputControl(array)), "shadow": In(Shadow(array)),
-            "write": Out(Write(array)), "state": Out(OutputState())})
-
-    def lead(self) -> int:
-        """Return the cycles from ``start`` until the pass's sums must be in the shadow."""
-        return 1 + Heads.BIAS + self.array.residual
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()

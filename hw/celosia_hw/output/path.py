@@ -3,29 +3,25 @@
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import connect, flipped
 
-from celosia_hw.layouts import LAYER_LAYOUT
 from celosia_hw.output.beats import Beats
 from celosia_hw.output.clamp import Clamp
-from celosia_hw.output.control import LayerExponents, OutputControl, OutputState, Write
 from celosia_hw.output.heads import Heads
 from celosia_hw.output.lane_path import LanePath
 from celosia_hw.output.normalise import Normalise
 from celosia_hw.output.operand import Align
 from celosia_hw.output.pool import Largest, Pool
+from celosia_hw.output.sums_path import SumsPath
 from celosia_hw.output.writer import Writer
 from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.table_memory import TableMemory
-from celosia_hw.signatures import Shadow
-from celosia_spec.isa.array import CONTROL_BITS, Array
-from celosia_spec.isa.fabric import GENERIC, Fabric
+from celosia_spec.isa.array import CONTROL_BITS
 from celosia_spec.isa.numbers import EXPONENT_SLOTS, SIGNIFICAND_BITS
 from celosia_spec.isa.passes import WIDE_GAP
 
 
-class OutputPath(wiring.Component):
+class OutputPath(SumsPath):
     """Sums of a pass: bias, excess, residual operand, ReLU, normaliser, clamp, maximum of the
     pooling window, main memory.
 
@@ -57,18 +53,6 @@ class OutputPath(wiring.Component):
 
     # Cycle of a row in which its first lane's code of a residual operand is there.
     _CODE = 3
-
-    def __init__(self, array: Array, fabric: Fabric = GENERIC) -> None:
-        self.array, self.fabric = array, fabric
-        self.latency = 2 + Normalise.LATENCY + array.clamp
-        super().__init__({
-            "layer": In(LAYER_LAYOUT), "exponents": In(LayerExponents()),
-            "control": In(OutputControl(array)), "shadow": In(Shadow(array)),
-            "write": Out(Write(array)), "state": Out(OutputState())})
-
-    def lead(self) -> int:
-        """Return the cycles from ``start`` until the pass's sums must be in the shadow."""
-        return 1 + Heads.BIAS + self.array.residual
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
