@@ -15,12 +15,15 @@ from blocks.quick_amaranth import quicken
 from celosia_sim.simulators.cosim import versions
 from celosia_spec.errors import SimulationError
 
-LONG = ("boards/test_driver.py", "boards/test_build.py", "stream/test_random.py",
-        "stream/test_flash_words.py", "boards/test_cli_build.py", "sim/test_compressed.py",
-        "sim/test_lenet5.py", "sim/test_backends.py", "sw/test_tutorial.py",
-        "sw/test_cli_filters.py", "sw/test_cycle_aware.py", "sim/test_virtual_board.py",
-        "sw/test_cli_prune.py", "sw/test_check.py", "sw/test_tables.py", "sw/test_verify.py",
-        "boards/test_arrays.py", "sw/test_journal.py", "sw/test_cli_factorise.py")
+LONG = ("stream/test_random.py", "boards/test_driver_lines.py", "boards/test_driver.py",
+        "stream/test_parts.py", "boards/test_build.py", "sw/test_cycle_aware.py",
+        "sw/test_products.py", "stream/test_simulate.py", "sw/test_check.py",
+        "boards/test_board_commands.py", "sim/test_compressed.py", "sw/test_tutorial.py",
+        "hw/test_bit_port.py", "stream/test_words.py", "stream/test_pages.py",
+        "formal/test_rings.py", "sw/test_cli_filters.py", "sw/test_entry.py",
+        "stream/test_users.py", "sw/test_vectors_to_maps.py", "stream/test_kinds.py",
+        "stream/test_hosted.py", "sw/test_zoo.py", "sim/test_lenet5.py", "boards/test_arrays.py",
+        "sw/test_frontend.py", "sim/test_backends.py", "sw/test_pooling.py")
 """Files that take long, whatever the number of their tests: two workers begin with them, so that
 neither is left alone with one at the end."""
 
