@@ -87,6 +87,26 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "chosen of two": (lambda: Net(
         lambda m, x, a, b, c: c(torch.where(m.mask, a(x), F.relu(b(x)))), first(), first(), last()),
         MAP),
+    "joined": (lambda: Net(lambda m, x, a: a(torch.cat([x, m.places[:, :2]], 1)),
+                           nn.Conv2d(5, 8, 3, padding=1)), MAP),
+    "joined, behind a layer": (lambda: Net(
+        lambda m, x, a, b: b(torch.cat([m.places[:, :2], F.relu(a(x)), m.places[:, 2:4]], 1)),
+        first(), nn.Conv2d(12, 8, 3)), MAP),
+    "joined to a vector": (lambda: Net(
+        lambda m, x, a: a(torch.cat([x[:, :5], m.tokens[:, 0, :3]], 1)), nn.Linear(8, 4)),
+        (1, 8)),
+    "stacked": (lambda: Net(
+        lambda m, x, a: a(torch.stack([x[:, :4], m.tokens[:, 0, :4]], 2).flatten(1)),
+        nn.Linear(8, 4)), (1, 8)),
+    "a channel of ones": (lambda: Net(
+        lambda m, x, a: a(torch.cat([x, torch.ones(1, 1, 80, 80)], 1)), nn.Conv2d(4, 4, 3)),
+        (1, 3, 80, 80)),
+    "a token": (lambda: Net(
+        lambda m, x, a, b: b((torch.cat([m.tokens[:, :1], a(x).flatten(2).transpose(1, 2)], 1)
+                              + m.tokens[:, 1:]).flatten(1)),
+        nn.Conv2d(3, 12, 4, 4), nn.Linear(60, 5)), MAP),
+    "padded by joining": (lambda: Net(
+        lambda m, x, a, b: b(torch.cat([m.places[:, :, :, :1], a(x)], 3)), first(), last()), MAP),
     "a triangle": (lambda: Net(lambda m, x, a, b: b(torch.tril(a(x))), first(), last()), MAP),
 }
 
@@ -99,7 +119,8 @@ def test_the_graph_computes_what_the_network_computes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["added, with functions", "of the input", "tokens",
-                                  "more places", "chosen of two"])
+                                  "more places", "chosen of two", "joined, behind a layer",
+                                  "a token"])
 def test_what_is_compiled_is_near_to_the_network(name: str) -> None:
     torch.manual_seed(0)
     network, shape = NETWORKS[name]

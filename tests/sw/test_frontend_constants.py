@@ -184,10 +184,10 @@ REFUSED = {
                         "it divides by a tensor of the network"),
     "zero": (network(lambda m, x: m.head(x) / torch.tensor([1.0, 0.0, 2.0])), VECTOR,
              "1 of its 3 divisors are 0"),
-    "joined": (network(lambda m, x: m.head(torch.cat([x[:, :5], m.three.view(1, 3)], 1))), VECTOR,
-               "it joins a constant that is not 0 to a tensor of the network"),
-    "stacked": (network(lambda m, x: m.head(torch.stack([x[:, :4], torch.ones(1, 4)], 2).flatten(1))
-                        ), VECTOR, "it joins a constant that is not 0 to a tensor of the network"),
+    "joined": (network(lambda m, x: torch.cat([x, torch.arange(4107.0).view(1, 3, 37, 37)], 1)),
+               (1, 3, 37, 37), "it joins a constant of 4,107 elements to a tensor of the network, "
+               "of 4,107, which takes a layer .* or give the network the constant as a second "
+               "input"),
     "rounded": (network(lambda m, x: torch.div(m.head(x), 2, rounding_mode="floor")), VECTOR,
                 r"it rounds \(floor\)"),
     "not finite": (network(lambda m, x: m.head(x) * float("inf")), VECTOR, "not finite"),

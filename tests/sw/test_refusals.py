@@ -195,12 +195,13 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
     "where it is positive": (lambda: Function(lambda a, x: a(x)[a(x) > 0], conv()),
                              f"gt (gt): {SAID}; {REMEDIES['gt']}", ALONE),
     "joined constant": (
-        lambda: Function(lambda a, x: a(torch.cat([x, torch.ones(1, 1, 8, 8)], 1)),
-                         nn.Conv2d(5, 4, 3)),
-        "cat (cat): it joins a constant that is not 0 to a tensor of the network; join zeros, and "
-        "add a constant for each channel or feature to all of it",
-        lambda: Function(lambda a, x: a(torch.cat([x, torch.zeros(1, 1, 8, 8)], 1) + torch.tensor(
-            [0.0, 0.0, 0.0, 0.0, 1.0]).view(5, 1, 1)), nn.Conv2d(5, 4, 3))),
+        lambda: Function(lambda a, x: a(torch.cat([x, torch.arange(4160.0).view(1, 65, 8, 8)], 1)),
+                         nn.Conv2d(69, 4, 3)),
+        "cat (cat): it joins a constant of 4,160 elements to a tensor of the network, of 256, "
+        "which takes a layer with weights for each place, and that would be too large; join one "
+        "value for each channel, or give the network the constant as a second input",
+        lambda: Function(lambda a, x: a(torch.cat([x, torch.arange(65.0).view(1, 65, 1, 1).expand(
+            1, 65, 8, 8)], 1)), nn.Conv2d(69, 4, 3))),
     "joined lines": (lambda: Function(lambda a, b, x: b(torch.cat([a(x), a(x)], 2)), WIDE(),
                                       conv(72)),
                      f"cat (cat): {MANY.replace('72 x 8', '72 x 16')}; {REMEDIES['cat']}",

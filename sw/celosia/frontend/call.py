@@ -86,7 +86,10 @@ class Call:
 
     def constant(self, argument: str, what: str) -> np.ndarray:
         """Return an operand that must be constant, a tensor or a number, as float64."""
-        value = self.args[argument]
+        return self.of(self.args[argument], what)
+
+    def of(self, value: Any, what: str) -> np.ndarray:
+        """Return what must be constant, as float64."""
         if isinstance(value, (bool, int, float)):
             tensor = torch.tensor(value, dtype=torch.float64)
         elif isinstance(value, Constant) and isinstance(value.value, torch.Tensor):

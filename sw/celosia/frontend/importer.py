@@ -12,6 +12,7 @@ from torch.fx import Node as FxNode
 
 from celosia.frontend import layouts, origin, quantised
 from celosia.frontend.activations import curve
+from celosia.frontend.by_place import constant
 from celosia.frontend.call import Call, Constant, Moved, Value
 from celosia.frontend.constants import constant_nodes, fold, scalars, stored
 from celosia.frontend.ends import End, ends
@@ -19,7 +20,7 @@ from celosia.frontend.examples import RANKS, Example, check_examples, example_te
 from celosia.frontend.export import Model, export, exported, opened, remarks
 from celosia.frontend.host_axes import by_host
 from celosia.frontend.joined import joined
-from celosia.frontend.moves import moved, moves, node_of
+from celosia.frontend.moves import joined_constants, moved, moves, node_of
 from celosia.frontend.operators import HANDLERS, Handler, reshape
 from celosia.frontend.patterns import Patterns, prelu
 from celosia.frontend.refusals import Refusals
@@ -218,7 +219,7 @@ class Importer:
         call = Call(name=name, layer=layer, operator=called, args=self._bind(node),
                     shape=shape, source=source, free=self._unique)
         if moving:
-            return moved(node, {n: self.operands[n] for n in node.all_input_nodes}, call,
+            return moved(node, self._moving(node, call), call,
                          self.refusals.unsupported(node, call).remedy, self._size)
         if handler is None:
             raise self.refusals.unsupported(node, call)
@@ -228,6 +229,19 @@ class Importer:
         if len(shape) not in ranks or shape[0] != 1 or 0 in shape:
             raise self.refusals.wrong_shape(node, call, self.wrong)
         return self._handled(node, call, word, handler)
+
+    def _moving(self, node: FxNode, call: Call) -> dict[FxNode, Value | Constant | Moved]:
+        """Return the tensors whose elements a node moves; what is constant of them is made."""
+        operands = {n: self.operands[n] for n in node.all_input_nodes}
+        for of in joined_constants(node, operands):
+            source = next(own.name if isinstance(own, Value) else own.names[0]
+                          for own in operands.values() if not isinstance(own, Constant))
+            values = call.of(operands[of], "constant")
+            name = call.part("joined")
+            for part in constant(call, name, source, self.shapes[source], values):
+                self._add(part, call.source)
+            operands[of] = Value(name, values.shape)
+        return operands
 
     def _handled(self, node: FxNode, call: Call, word: str, handler: Handler) -> Value:
         """Return what a handler makes of a call; add its nodes to the graph."""

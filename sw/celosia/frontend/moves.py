@@ -105,9 +105,6 @@ def moved(node: FxNode, operands: Mapping[FxNode, Value | Constant | Moved], cal
     if not kernels.runs(node.target, kwargs) or any(
             not isinstance(operands[of], Constant) for of in _others(node)):
         raise call.refuse("not supported by this machine", remedy)
-    if any(bool((constant.value != 0).any()) for constant in _joined_constants(node, operands)):
-        raise call.refuse("it joins a constant that is not 0 to a tensor of the network",
-                          "join zeros, and add a constant for each channel or feature to all of it")
     try:
         with torch.no_grad():
             elements = node.target(*args, **kwargs)
@@ -130,13 +127,14 @@ def _others(node: FxNode) -> list[FxNode]:
     return found
 
 
-def _joined_constants(node: FxNode, operands: Mapping[FxNode, Value | Constant | Moved]
-                      ) -> list[Constant]:
-    """Return the constants among the tensors whose elements are moved: they have no numbers."""
+def joined_constants(node: FxNode, operands: Mapping[FxNode, Value | Constant | Moved]
+                     ) -> list[FxNode]:
+    """Return what is constant, and not 0, of the tensors whose elements a node moves: it has no
+    numbers of elements."""
     read: list[FxNode] = []
     map_arg(node.args[:1], read.append)
-    found = [operands[of] for of in read]
-    return [operand for operand in found if isinstance(operand, Constant)]
+    return [of for of in dict.fromkeys(read) if isinstance(own := operands[of], Constant)
+            and bool((own.value != 0).any())]
 
 
 def _numbers(names: Sequence[str], starts: Mapping[str, int],
