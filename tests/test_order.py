@@ -212,10 +212,9 @@ ORDER = {
     "celosia.passes": """
         average_to_linear, copy_read, correct_bias, equalise, fold_padding, one_by_one, part_pools,
           rewriting, vector_input, views
-        curve_to_linear, fold_batchnorm, fold_flatten, fold_forward, fuse_epilogue,
-          leaky_to_linear, leave_quantisers, lift_moves, pad_pools, product_to_linear, read_views,
-          rows_to_maps, wide_input
-        stored_maps
+        fold_batchnorm, fold_flatten, fold_forward, fuse_epilogue, leaky_to_linear,
+          leave_quantisers, lift_moves, pad_pools, phases, read_views, rows_to_maps, wide_input
+        curve_to_linear, product_to_linear, stored_maps
         moved_outputs
         fold_moves, join_outputs, select_nodes
         __init__

@@ -1,17 +1,35 @@
 """Functions that are no straight lines are clamped linear nodes, a row a piece, and their sum."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from celosia.graph import Activate, Add, BatchNorm, Conv, Curve, Graph, Leaky, Node
+from celosia.graph import (
+    Activate,
+    Add,
+    BatchNorm,
+    Conv,
+    Curve,
+    Graph,
+    Leaky,
+    Move,
+    Node,
+    Shape,
+)
+from celosia.passes.phases import phases, rows
 from celosia.passes.rewriting import fresh, ranges_after, rename
 from celosia_spec.epilogue import Relu, within
 
 _FAINT = 1 / 64
 """Slope far out, in spans of the rest, below which the ends are added to the rest."""
+
+_ROWS = 512
+"""Pieces go through so many rows of the banks."""
+
+_REMEDY = "use fewer channels, or narrower maps, or ReLU"
 
 
 def curve_to_linear(graph: Graph) -> Graph:
@@ -21,17 +39,21 @@ def curve_to_linear(graph: Graph) -> Graph:
 
     After: no Curve is left; the last of its layers has its name.
     """
-    shapes, taken = graph.shapes, {graph.input} | {node.name for node in graph.nodes}
+    if not any(isinstance(node, Curve) for node in graph.nodes):
+        return graph
+    shapes, kept = graph.shapes, phases(graph)
+    taken = {graph.input} | {node.name for node in graph.nodes}
     nodes: list[Node] = []
     sources, now = dict(graph.sources), dict[str, str]()
 
     for node in graph.nodes:
-        channels = shapes[node.inputs[0]][0]
+        shape, line = shapes[node.inputs[0]], rows(shapes[node.inputs[0]][1:],
+                                                   kept[node.inputs[0]])
         node = rename(node, now)
         if not isinstance(node, Curve):
             nodes.append(node)
             continue
-        parts = _parts(node, channels, iter(partial(fresh, node.name, taken), None))
+        parts = _parts(node, shape, line, iter(partial(fresh, node.name, taken), None))
         now[node.name] = parts[-1].name
         if node.name in sources:
             sources |= {part.name: sources[node.name] for part in parts}
@@ -40,13 +62,16 @@ def curve_to_linear(graph: Graph) -> Graph:
                    output=now.get(graph.output, graph.output), ranges=ranges_after(graph, now))
 
 
-def _parts(node: Curve, channels: int, names: Iterator[str]) -> list[Node]:
+def _parts(node: Curve, shape: Shape, line: int, names: Iterator[str]) -> list[Node]:
     """Return the nodes of a curve, the last of which is its result.
+
+    line : so many rows of the banks a line of one channel takes.
 
     What is added to sums is cut where it is much larger than they are (numerics, section 5). So the
     ends, which know no bound, are summed, and the rest is added to them. It is 0 at 0, and nowhere
     much larger than the ends are; where these are faint, it is the other way round.
     """
+    channels = shape[0]
     pieces, one = node.pieces, np.ones(channels)
     nodes, factor = _ends(node, one, names)
     end = nodes[-1].name if nodes else node.input
@@ -54,14 +79,14 @@ def _parts(node: Curve, channels: int, names: Iterator[str]) -> list[Node]:
         return [*nodes, BatchNorm(name=node.name, input=end, scale=factor * one,
                                   shift=pieces.values[0] * one)]
     if not factor:
-        return _rest(node, channels, (next(names), next(names), node.name), 0.0)
+        return _rest(node, shape, line, names, node.name, 0.0)
     if abs(factor) < _FAINT * np.ptp(pieces.values):
         own = Conv(name=next(names), input=end, groups=channels, bias=0 * one, fixed=True,
                    weight=factor * one[:, None, None, None])
-        return [*nodes, own, *_rest(node, channels, (next(names), next(names), node.name), 0.0),
+        return [*nodes, own, *_rest(node, shape, line, names, node.name, 0.0),
                 Add(name=next(names), left=own.name, right=node.name)]
     at_0 = float(np.interp(0.0, pieces.knots, pieces.values))
-    rest = _rest(node, channels, (next(names), next(names), next(names)), at_0)
+    rest = _rest(node, shape, line, names, None, at_0)
     return [*nodes, *rest,
             Conv(name=node.name, input=end, groups=channels, bias=at_0 * one, fixed=True,
                  weight=factor * one[:, None, None, None]),
@@ -86,14 +111,39 @@ def _ends(node: Curve, one: np.ndarray, names: Iterator[str]) -> tuple[list[Node
             Activate(name=other, input=name, activation=Relu())], -below
 
 
-def _rest(node: Curve, channels: int, names: tuple[str, str, str], less: float) -> list[Node]:
-    """Return the nodes, of these names, that make the rest less a number. Rows of one channel
-    follow each other."""
+def _rest(node: Curve, shape: Shape, line: int, names: Iterator[str], name: str | None,
+          less: float) -> list[Node]:
+    """Return the nodes that make the rest less a number, the last of this name, or of the next.
+
+    Where the pieces of all channels do not fit into the banks, they are made in parts of these.
+    """
+    channels = shape[0]
+    count = min(-(-channels * (len(node.pieces.knots) - 1) * line // _ROWS), channels)
+    if count == 1:
+        inner, outer = next(names), next(names)
+        return _part(node, node.input, channels, (inner, outer, name or next(names)), less)
+    place = np.arange(math.prod(shape)).reshape(shape)
+    made = list[Node]()
+    for number in range(count):
+        own = place[channels * number // count:channels * (number + 1) // count]
+        read = Move(name=next(names), inputs=(node.input,), index=own, operator=node.operator,
+                    remedy=_REMEDY)
+        made += [read, *_part(node, read.name, len(own), (next(names), next(names), next(names)),
+                              less)]
+    totals = tuple(one.name for one in made[3::4])
+    return [*made, Move(name=name or next(names), inputs=totals, index=place,
+                        operator=node.operator, remedy=_REMEDY)]
+
+
+def _part(node: Curve, source: str, channels: int, names: tuple[str, str, str], less: float
+          ) -> list[Node]:
+    """Return the nodes, of these names, that make the rest less a number, of some channels. Rows of
+    one channel follow each other."""
     inner, outer, total = names
     knots, values = node.pieces.knots, node.pieces.values
     scale = 1 / np.diff(knots)
     return [
-        Conv(name=inner, input=node.input, groups=channels, fixed=True,
+        Conv(name=inner, input=source, groups=channels, fixed=True,
              weight=np.tile(scale, channels)[:, None, None, None],
              bias=np.tile(-knots[:-1] * scale, channels)),
         Activate(name=outer, input=inner, activation=within(0, 1)),

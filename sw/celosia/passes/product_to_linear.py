@@ -7,6 +7,8 @@ from functools import partial
 import numpy as np
 
 from celosia.graph import Activate, Conv, Graph, Move, Multiply, Node, Shape
+from celosia.passes.phases import LANES, Phases, phases
+from celosia.passes.phases import rows as line_rows
 from celosia.passes.rewriting import fresh
 from celosia.spread import spread
 from celosia_spec.epilogue import within
@@ -15,9 +17,9 @@ from celosia_spec.errors import CompileError
 PIECES = 32
 """Most pieces of a product: each costs an element of main memory at every place."""
 
-_LANES, _ROWS, _ELEMENTS = 16, 384, 1 << 14
-"""A part of a product goes through so many rows of so many banks, and if `_FEW` parts are enough
-lies in so many elements of main memory."""
+_ROWS, _MOST_ROWS, _ELEMENTS = 384, 512, 1 << 14
+"""A part of a product goes through so many rows of the banks, of an enlarged map more, and if
+`_FEW` parts are enough lies in so many elements of main memory."""
 
 _FEW, _MOST = 16, 24
 """Parts: what reads the product reads all of them, and needs the exponent of each."""
@@ -76,31 +78,34 @@ def product_to_linear(graph: Graph, scales: Scales = NONE) -> Graph:
 
     After: no Multiply is left; the last of its layers has its name.
     """
-    shapes, taken = graph.shapes, {graph.input} | {node.name for node in graph.nodes}
+    if not any(isinstance(node, Multiply) for node in graph.nodes):
+        return graph
+    shapes, kept = graph.shapes, phases(graph)
+    taken = {graph.input} | {node.name for node in graph.nodes}
     nodes: list[Node] = []
     sources = dict(graph.sources)
     for node in graph.nodes:
         if not isinstance(node, Multiply):
             nodes.append(node)
             continue
-        parts = _parts(node, scales[node.name], shapes, iter(partial(fresh, node.name, taken),
-                                                             None))
+        parts = _parts(node, scales[node.name], shapes, kept[node.name],
+                       iter(partial(fresh, node.name, taken), None))
         if node.name in sources:
             sources |= {part.name: sources[node.name] for part in parts}
         nodes += parts
     return replace(graph, nodes=tuple(nodes), sources=sources)
 
 
-def _parts(node: Multiply, scale: Scale, shapes: Mapping[str, Shape],
+def _parts(node: Multiply, scale: Scale, shapes: Mapping[str, Shape], kept: Phases,
            names: Iterator[str]) -> list[Node]:
-    """Return the nodes of a product."""
+    """Return the nodes of a product that is kept in some phases."""
     shape = shapes[node.name]
     left, right = (spread(name, shapes[name], shape, 2.0**bits, names, "mul", _REMEDY)
                    for name, bits in ((node.left, 0), (node.right, scale.right)))
     read = tuple(made[-1].name if made else name
                  for made, name in ((left, node.left), (right, node.right)))
     place = np.arange(shape[0] * shape[1] * shape[2]).reshape(shape)
-    ends = _cut(node, shape, scale.pieces)
+    ends = _cut(node, shape, scale.pieces, kept)
     if len(ends) == 1:
         return [*left, *right, *_product(node.name, read, place, place.size, scale, names)]
     made = [_product(next(names), read, place[first:end], place.size, scale, names)
@@ -110,11 +115,12 @@ def _parts(node: Multiply, scale: Scale, shapes: Mapping[str, Shape],
     return [*left, *right, *(one for part in made for one in part), whole]
 
 
-def _cut(node: Multiply, shape: Shape, pieces: int) -> list[tuple[int, int]]:
+def _cut(node: Multiply, shape: Shape, pieces: int, kept: Phases) -> list[tuple[int, int]]:
     """Return the channels, first and end, of each part of a product: their pieces have to fit
     banks and main memory. CompileError where there are too many parts."""
     channels, height, width = shape
-    rows = _ROWS * _LANES if (height, width) == (1, 1) else _ROWS // -(-width // _LANES)
+    rows = (_ROWS * LANES if (height, width) == (1, 1) else
+            (_ROWS if kept == (1, 1) else _MOST_ROWS) // line_rows((height, width), kept))
     count = -(-channels // max(rows // pieces, 1))
     if count > _MOST:
         raise CompileError(node.name, "mul", f"a product of {channels} x {height} x {width} "
