@@ -167,8 +167,11 @@ def _border(draw: st.DrawFn, rng: np.random.Generator, shape: tuple[int, int, in
     return top, left, bottom, right
 
 
-def residual_network() -> QGraph:
-    """A network of three layers: bands, a pooling window, a tensor that is added, signs."""
+def residual_network(extent: int = 12) -> QGraph:
+    """A network of four layers: bands, a pooling window, a tensor that is added, signs.
+
+    extent : lines and columns of its input, from 6 on.
+    """
     rng = np.random.default_rng(5)
 
     def weight(*shape: int) -> np.ndarray:
@@ -182,9 +185,11 @@ def residual_network() -> QGraph:
         Conv(name="c", input="b", weight=weight(4, 6, 3, 3), bias=rng.standard_normal(4),
              stride=(2, 1), epilogue=Epilogue(activation=Relu(),
                                               pool=Pool(window=(2, 2), stride=(2, 2)))),
-        Conv(name="d", input="c", weight=weight(5, 4, 2, 5), bias=None))
-    return quantise(Graph(nodes=nodes, input="x", output="d", input_map=(3, 12, 12),
-                          input_shape=(3, 12, 12), output_shape=(5, 1, 1)), acc_bits=24)
+        Conv(name="d", input="c", weight=weight(5, 4, (extent - 1) // 4, extent // 2 - 1),
+             bias=None))
+    shape = (3, extent, extent)
+    return quantise(Graph(nodes=nodes, input="x", output="d", input_map=shape, input_shape=shape,
+                          output_shape=(5, 1, 1)), acc_bits=24)
 
 
 def shrinking_network(sizes: tuple[int, ...] = (3, 8, 12, 12, 12),
