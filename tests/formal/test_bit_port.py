@@ -133,8 +133,8 @@ def test_a_damaged_request_has_no_effect_and_is_rejected(tmp_path):
 def test_a_port_that_takes_damaged_requests_is_found(tmp_path, monkeypatch):
     """The proof can fail."""
     real = BitPort._dispatch
-    monkeypatch.setattr(BitPort, "_dispatch", lambda self, m, at, header, *others: real(
-        self, m, at, header, *others[:-2], others[-2] & ~header[7], others[-1]))
+    monkeypatch.setattr(BitPort, "_dispatch", lambda self, m, frame, wrong, late: real(
+        self, m, frame, wrong & ~frame.header[7], late))
     bench = Bench()
     with pytest.raises(AssertionError, match="Assert failed"):
         holds(observed(bench), bench.inputs, tmp_path)
