@@ -252,7 +252,7 @@ ORDER = {
         __init__
     """,
     "celosia.compress": """
-        entry, layers, outputs, readings, spans, trial, words
+        entry, layers, operators, outputs, readings, spans, trial, words
         amounts, options
         promise, untrained
         masks
@@ -313,7 +313,7 @@ ORDER = {
         cycles
     """,
     "celosia.compress.filters": """
-        __init__, couples, operators
+        __init__, couples
         record
         owners
         tracks

@@ -15,26 +15,16 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from celosia.compress.operators import ACTIVATIONS, UNCHANGED, also_in_place
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["Follow", "Use"]
 
-_ACTIVATIONS = frozenset({
-    "relu", "relu_", "relu6", "rrelu", "rrelu_", "hardtanh", "hardtanh_", "leaky_relu",
-    "leaky_relu_", "prelu", "elu", "elu_", "selu", "selu_", "celu", "celu_", "gelu", "silu",
-    "mish", "hardswish", "hardsigmoid", "sigmoid", "sigmoid_", "log_sigmoid", "tanh", "tanh_",
-    "tanhshrink", "softplus", "softsign", "softshrink", "hardshrink", "threshold", "_threshold",
-    "threshold_", "clamp", "clamp_", "clamp_min", "clamp_min_", "clamp_max", "clamp_max_", "clip",
-    "clip_",
-})  # fmt: skip
+_ACTIVATIONS = also_in_place(ACTIVATIONS) | {"prelu", "_threshold"}
 """Functions of torch that are activation functions, by their name in Python."""
 
-_SAME = frozenset({
-    "clone", "contiguous", "detach", "to", "float", "double", "half", "bfloat16", "type", "cpu",
-    "cuda", "requires_grad_", "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout",
-    "feature_dropout", "feature_alpha_dropout", "batch_norm", "instance_norm", "group_norm",
-    "layer_norm", "rms_norm",
-})  # fmt: skip
+_SAME = UNCHANGED | {"requires_grad_", "batch_norm", "instance_norm", "group_norm", "layer_norm",
+                     "rms_norm"}
 """Functions whose result stands for the output itself: copies, normalisations, and dropout, which
 does nothing in evaluation mode."""
 

@@ -1,6 +1,6 @@
 """Where the map of each filter goes, and what is left of it there when the filter is zero.
 
-Followed are operators that are known to keep channels apart (`celosia.compress.filters.operators`).
+Followed are operators that are known to keep channels apart (`celosia.compress.operators`).
 A filter whose map meets anything else stays, and so does one whose map, zeroed, would no longer be
 one number where a reader needs that.
 """
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from celosia.compress.filters import moves, operators, readers
+from celosia.compress import operators
+from celosia.compress.filters import moves, readers
 from celosia.compress.filters.couples import Couples
 from celosia.compress.filters.owners import READERS
 from celosia.compress.filters.record import Record, Step

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from celosia.compress.filters import operators
+from celosia.compress import operators
 from celosia.compress.filters.record import Ref, Step
 from celosia.compress.filters.tracks import Found, Map, Tracks, apply, numbers
 

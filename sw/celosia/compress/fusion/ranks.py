@@ -18,6 +18,7 @@ from torch import fx, nn
 
 from celosia.compress.fusion.graph import module_of, tensor_of
 from celosia.compress.layers import evaluating
+from celosia.compress.operators import ACTIVATIONS, FUNCTIONS, UNCHANGED, also_in_place
 from celosia.compress.promise import example_for
 
 __all__ = ["graph_ranks", "seen_ranks"]
@@ -40,10 +41,7 @@ _SAME = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn
          nn.Mish, nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Softplus,
          nn.Softsign, nn.LogSigmoid, nn.Dropout, nn.AlphaDropout, nn.LayerNorm, nn.GroupNorm,
          nn.Identity, nn.Softmax, nn.LogSoftmax)  # fmt: skip
-_SAME_NAMES = frozenset({
-    "relu", "relu_", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish",
-    "sigmoid", "tanh", "hardtanh", "hardsigmoid", "hardswish", "softplus", "softsign", "dropout",
-    "contiguous", "clone", "detach", "abs", "neg", "exp", "clamp", "softmax", "log_softmax"})
+_SAME_NAMES = UNCHANGED | also_in_place(ACTIVATIONS | FUNCTIONS) | {"softmax", "log_softmax"}
 """Functions and methods that give the shape of their first argument."""
 
 _ARITHMETIC = frozenset({"add", "sub", "mul", "truediv", "iadd", "isub", "imul", "div", "add_",
