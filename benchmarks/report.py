@@ -23,7 +23,7 @@ ORDER = ("exactness", "netlist", "accuracy", "given_resnets", "faint_rows", "uns
          "board_faults", "virtual_board", "compression-train", "compression-lenet5",
          "compression-ae_lip", "compression-p1", "compression-cycle_aware", "compression-combined",
          "compression-filters", "compression-fusion", "compression-bfp", "compression-in_format",
-         "compression-restoration")
+         "compression-in_format-56", "compression-restoration")
 PAGE = Path("docs") / "results.md"
 BOARD, PICTURE = "icebreaker", "plots/cycle-aware-lenet5.svg"
 """What the page opens with; the picture is drawn by the benchmark compression-cycle_aware."""
