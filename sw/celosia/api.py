@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @names_extra
 @uncollected()
-def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker",
+def compile(model: Any, example_input: Any = None, *, target: str = Compiler.target,
             calibration: Any = None, exponents: str = Compiler.exponents,
             weight_bits: int = Compiler.weight_bits,
             activation_bits: int = Compiler.activation_bits,

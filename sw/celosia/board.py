@@ -17,7 +17,7 @@ from celosia_boards.host.job import Job, Record
 from celosia_boards.host.link import Line
 from celosia_boards.host.machine import Machine, Status
 from celosia_boards.host.requests import BLOCK_BYTES
-from celosia_boards.targets import target, targets
+from celosia_boards.targets import Target, target, targets
 from celosia_spec.errors import CelosiaError
 from celosia_spec.isa.array import VERSION, Array, array_hash
 from celosia_spec.isa.registers import COUNTER_BITS
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Board", "Loaded", "Repeated", "connect", "loaded"]
 
-BAUD = 1_000_000
+BAUD = Target.baud
 """Bits a second of a port whose board is not known: what most boards are built for."""
 
 _BAUD_MAX = 100_000_000

@@ -59,7 +59,7 @@ class Widths:
 
 @names_extra
 def widths(model: Any, example_input: Any = None, *, bits: Sequence[tuple[int, int]],
-           calibration: Any, labels: Any = None, target: str = "icebreaker",
+           calibration: Any, labels: Any = None, target: str = Compiler.target,
            exponents: str = Compiler.exponents, input_bits: int | None = None,
            lanes: int | None = None,
            sparse: bool = True, accuracy: str | None = None,

@@ -21,6 +21,8 @@ from typer.testing import CliRunner
 
 from celosia import cli, compress
 from celosia.cli import app, find
+from celosia.cli.options import Request
+from celosia.compiler import Compiler
 from celosia.compress.amounts import Amount, Chosen
 from celosia.compress.catalogue import factorising, pruning
 from celosia.compress.criteria import registry
@@ -288,3 +290,8 @@ def test_the_command_line_names_no_method() -> None:
             node.value for node in ast.walk(ast.parse(text))
             if isinstance(node, ast.Constant) and node.value in names - cli.COMMANDS.keys()]
         assert not found, name
+
+
+def test_methods_predict_for_the_target_that_is_compiled_for() -> None:
+    """Said twice, since help of methods does not wait for the compiler to be imported."""
+    assert Request.target == Compiler.target

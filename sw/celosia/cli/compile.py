@@ -26,7 +26,7 @@ def compile(
     input_shape: common.InputShape = None,
     weights: common.Weights = None,
     target: Annotated[str, typer.Option(help="Board or device; see `celosia targets`.")]
-    = "icebreaker",
+    = Compiler.target,
     output: Annotated[Path | None, typer.Option(
         "--output", "-o", help="Program file to write; without it only the report.")] = None,
     exponents: Annotated[str, typer.Option(help="dynamic or static.")] = Compiler.exponents,

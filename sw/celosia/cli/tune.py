@@ -34,7 +34,7 @@ def tune(
     mean: options.Mean = None,
     deviation: options.Deviation = None,
     target: Annotated[str, typer.Option(help="Board or device; see `celosia targets`.")]
-    = "icebreaker",
+    = Compiler.target,
     exponents: Annotated[str, typer.Option(help="dynamic or static.")] = Compiler.exponents,
     weight_bits: common.WeightBits = Compiler.weight_bits,
     activation_bits: common.ActivationBits = Compiler.activation_bits,

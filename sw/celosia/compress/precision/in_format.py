@@ -46,7 +46,7 @@ def in_format(
     model: nn.Module,
     example_input: Any,
     *,
-    target: str = "icebreaker",
+    target: str = Compiler.target,
     weight_bits: int = Compiler.weight_bits,
     activation_bits: int = Compiler.activation_bits,
     exponents: str = Compiler.exponents,

@@ -63,7 +63,7 @@ def prune_to_cycles(
     *,
     example_input: Any,
     budget: int,
-    target: str = "icebreaker",
+    target: str = Compiler.target,
     exponents: str = Compiler.exponents,
     calibration: Any = None,
     inputs: Any | None = None,

@@ -113,7 +113,7 @@ class Predictor:
     but ``problem``: the network may yet be pruned.
     """
 
-    def __init__(self, example_input: Any, *, target: str = "icebreaker",
+    def __init__(self, example_input: Any, *, target: str = Compiler.target,
                  exponents: str = Compiler.exponents, calibration: Any = None,
                  signs: Sequence[bool] | None = None) -> None:
         check_exponents(exponents)
@@ -161,7 +161,7 @@ class Predictor:
 
 
 @entry
-def cycle_costs(model: nn.Module, example_input: Any, *, target: str = "icebreaker",
+def cycle_costs(model: nn.Module, example_input: Any, *, target: str = Compiler.target,
                 exponents: str = Compiler.exponents,
                 calibration: Any = None) -> dict[str, np.ndarray]:
     """Return what a weight costs: predicted cycles that one weight less in its row saves.
