@@ -169,10 +169,9 @@ class Cluster:
 
     def share(self, now: int, *, granted: bool) -> None:
         """Let its writes wait for the port; granted : one of them has it."""
-        queue, writes = self.queue, self.output.writes
-        assert queue is not None
-        queue.step(written=self.output.port(now), granted=granted)
-        self.moves = now if not queue.rests else writes[0] if writes else NEVER
+        assert self.queue is not None
+        self.queue.step(written=self.output.port(now), granted=granted)
+        self._find_moves(now)
 
     def _find_moves(self, now: int) -> None:
         """Find when the queue of writes moves next."""

@@ -82,7 +82,14 @@ def in_format(
     prepared = compiler.prepared(imported, samples, preprocessing)
     graph = replace(prepared.graph, ranges={})      # which training changes
     check_static(graph, exponents, calibrated=calibration is not None)
-    return InFormat(graph, prepared.compiler, prepared.samples, preprocessing, clip=clip)
+    samples, acc_bits = prepared.samples, None
+    if samples is not None and exponents != STATIC:     # which tell of the accumulators alone
+        with located(graph.sources), refusals():
+            found, plain = (prepared.compiler.quantised(graph, given).acc_bits
+                            for given in (samples, None))
+        samples, acc_bits = None, None if found == plain else found
+    return InFormat(graph, prepared.compiler, samples, preprocessing, clip=clip,
+                    acc_bits=acc_bits)
 
 
 class InFormat(nn.Module):
@@ -95,10 +102,11 @@ class InFormat(nn.Module):
     """
 
     def __init__(self, graph: Graph, compiler: Compiler, samples: np.ndarray | None,
-                 preprocessing: Preprocessing | None, *, clip: bool) -> None:
+                 preprocessing: Preprocessing | None, *, clip: bool,
+                 acc_bits: int | None = None) -> None:
         super().__init__()
         self._graph, self._compiler, self._samples = graph, compiler, samples
-        self._preprocessing, self._clip = preprocessing, clip
+        self._preprocessing, self._clip, self._acc_bits = preprocessing, clip, acc_bits
         self.weights, self.biases = nn.ParameterDict(), nn.ParameterDict()
         self.factors = nn.ParameterDict()
         self._alive: dict[str, np.ndarray] = {}
@@ -141,7 +149,7 @@ class InFormat(nn.Module):
 
     def _quantised(self, graph: Graph) -> QGraph:
         with located(self._graph.sources), refusals():
-            return self._compiler.quantised(graph, self._samples)
+            return self._compiler.quantised(graph, self._samples, acc_bits=self._acc_bits)
 
     def program(self) -> Program:
         """Return the program for the target; FitError where that does not take the network, for
