@@ -25,8 +25,8 @@ _BLOCK = re.compile(r"(<!-- (words|memories|frames): ([\w -]+) -->\n).*?(<!-- en
 _ARRAY = Array(clamp=True, drain=1, fill=2, flash=4)
 """The iCEBreaker's."""
 _WORDS = {"weight": words.WEIGHT, "dense": words.DENSE, "tap": words.tap_word(_ARRAY),
-          "batch": controls.BATCH, "command": controls.COMMAND, "chunk": controls.CHUNK,
-          "status": STATUS,
+          "batch": controls.BATCH, "command": controls.COMMAND, "op": controls.OPCODE,
+          "chunk": controls.CHUNK, "status": STATUS,
           "request": frames.REQUEST, "reply": frames.REPLY, "rejected": frames.REJECTED,
           "address": frames.ADDRESS, "start": frames.START, "section": image.HEADER}
 _RECORDS = {"tile": words.tile_words(_ARRAY), "layer": controls.LAYER.words,

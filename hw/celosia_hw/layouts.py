@@ -3,7 +3,7 @@
 from amaranth.hdl import Shape
 from amaranth.lib import data
 
-from celosia_spec.isa.controls import LAYER
+from celosia_spec.isa.controls import LAYER, OPCODE
 from celosia_spec.isa.fields import Word
 
 
@@ -22,3 +22,8 @@ def layout(*words: Word) -> data.StructLayout:
 
 LAYER_LAYOUT = layout(*LAYER.words)
 """What stays the same until `close`."""
+
+
+def opcode(command: data.View) -> data.View:
+    """Return what the bits of a command's ``op`` say."""
+    return data.View(layout(OPCODE), command.op)

@@ -50,6 +50,15 @@ def test_what_is_packed_comes_back(word: Word) -> None:
             assert found.tolist() == wanted.tolist()
 
 
+def test_words_follow_the_commands_whose_bits_say_so() -> None:
+    bits = {op: controls.OPCODE.unpack(op) for op in controls.Op}
+    assert {op for op in bits if not bits[op]["bare"]} == set(controls.RECORDS)
+    assert {op for op in bits if bits[op]["slots"]} == {controls.Op.LAYER, controls.Op.JOIN}
+    assert {op for op in bits if bits[op]["taps"] or bits[op]["tiles"]} == {
+        controls.Op.TAPS, controls.Op.TILES}
+    assert {op for op in bits if bits[op]["exponent"]} == {controls.Op.CLOSE, controls.Op.JOIN}
+
+
 @pytest.mark.parametrize("word", list(words()), ids=lambda word: word.name)
 def test_what_does_not_fit_is_refused_by_name(word: Word) -> None:
     for field, _ in word.named.values():

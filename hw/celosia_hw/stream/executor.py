@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from celosia_hw.fill.engine import Fills
 from celosia_hw.flash.reader import Copies
 from celosia_hw.lanes.reading import Band, Tables
-from celosia_hw.layouts import LAYER_LAYOUT, layout
+from celosia_hw.layouts import LAYER_LAYOUT, layout, opcode
 from celosia_hw.parts.lookup import lookup
 from celosia_hw.stream.exponents import SlotOrders
 from celosia_hw.stream.rings import ControlWords
@@ -101,17 +101,17 @@ class Executor(wiring.Component):
         fetched, own, next_word, ready, ends = (Signal(name=name) for name in (
             "fetched", "own", "next_word", "ready", "ends"))
         heads, command = Signal(), data.View(layout(COMMAND), held)
-        given, op = data.View(layout(COMMAND), words.word), command.op
+        given, op = data.View(layout(COMMAND), words.word), opcode(command)
         room = self.fills.room
         if self.array.flash:
-            room = Mux(op[5], ~self.copies.copying, room)
+            room = Mux(op.steps, ~self.copies.copying, room)
         m.d.comb += [
             fetched.eq(fetch & words.have),
             batches.batch.eq(held), batches.offer.eq(act & ~command.command),
             # What it waits for, see `Op`.
             ready.eq(self._together(m, act & command.command, op) & Mux(
-                op[4], op[6] | room,
-                Mux(op[5], self.idle & (op[6] | ~self.fills.busy), self.quiet))),
+                op.moves, op.bare | room,
+                Mux(op.steps, self.idle & (op.bare | ~self.fills.busy), self.quiet))),
             words.take.eq(fetched | next_word), heads.eq(batches.taken & ~batches.batch.joins),
         ]
         known: Value = Const(0, 1)
@@ -129,59 +129,62 @@ class Executor(wiring.Component):
             m.d.sync += held.eq(words.word)
         with m.If(fetched | heads | next_word):
             m.d.sync += left.eq(Mux(fields, less[:-1], count))
-        waits = op[4] | op[5]
+        waits = op.moves | op.steps
         m.d.sync += [
             act.eq(fetched | (act & ~ready & ~batches.taken)),
-            fetch.eq(self.start | (fetch & ~words.have) | (ready & op[6] & waits)
+            fetch.eq(self.start | (fetch & ~words.have) | (ready & op.bare & waits)
                      | (batches.taken & batches.batch.joins) | ends),
-            fields.eq((ready & ~op[6]) | heads | (fields & ~ends)),
-            commands.eq((ready & ~op[6]) | (commands & ~ends)),
-            self.busy.eq(self.start | (self.busy & ~(ready & op[6] & ~waits))),
+            fields.eq((ready & ~op.bare) | heads | (fields & ~ends)),
+            commands.eq((ready & ~op.bare) | (commands & ~ends)),
+            self.busy.eq(self.start | (self.busy & ~(ready & op.bare & ~waits))),
         ]
         self._words(m, command, fetched, fields, commands, own, next_word)
         return m
 
-    def _together(self, m: Module, waits: Value, op: Value) -> Value:
+    def _together(self, m: Module, waits: Value, op: data.View) -> Value:
         """Return whether a command ``waits``, and for no other cluster."""
         if self.array.clusters == 1:
             return waits
-        alone = ~(op[1] | op[5])
+        alone = ~(op.exponent | op.steps)
         m.d.comb += self.meeting.comes.eq(
-            waits & ~alone & (op[4] | Mux(op[5], self.idle, self.quiet)))
+            waits & ~alone & (op.moves | Mux(op.steps, self.idle, self.quiet)))
         return waits & (alone | self.meeting.together)
 
     def _words(self, m: Module, command: data.View, fetched: Value, fields: Value,
                commands: Value, own: Signal, next_word: Signal) -> None:
         """Put a command's ``own`` words where they belong: ``here`` says which one comes."""
         words, slots = self.words, self.slots
-        here, op = Signal(max(len(LAYER.words), len(BAND.words))), command.op
+        here, op = Signal(max(len(LAYER.words), len(BAND.words))), opcode(command)
         layer, band, hold = Signal(), Signal(), Signal()
         place = self.tables.place
         given = data.View(layout(COMMAND), words.word)
+        coming = opcode(given)
         m.d.comb += [
-            layer.eq(op[0] & ~op[1]), band.eq(op[5] & ~op[4]), slots.join.eq(op[0] & op[1]),
+            layer.eq(op.slots & ~op.exponent), band.eq(op.steps & ~op.moves),
+            slots.join.eq(op.slots & op.exponent),
             # The output path is empty then, and does not read.
-            slots.set.eq(commands & hold & words.there & ~op[5]),
+            slots.set.eq(commands & hold & words.there & ~op.steps),
             own.eq(commands & ~hold & words.have),
             # Heads are passed over, whoever reads.
             next_word.eq(own | (fields & ~commands & words.there)),
-            slots.first.eq(own & op[0] & here[1]), slots.second.eq(own & op[0] & here[2]),
+            slots.first.eq(own & op.slots & here[1]), slots.second.eq(own & op.slots & here[2]),
             self.band.load.eq(own & band & here[2]),
-            self.tables.tap.eq(own & op[2] & ~here[0]),
-            self.tables.tile.eq(own & op[3] & ~here[0]),
-            self.fills.load.eq(own & op[4] & ~op[5]), self.copies.copy.eq(own & op[4] & op[5]),
+            self.tables.tap.eq(own & op.taps & ~here[0]),
+            self.tables.tile.eq(own & op.tiles & ~here[0]),
+            self.fills.load.eq(own & op.moves & ~op.steps),
+            self.copies.copy.eq(own & op.moves & op.steps),
             *(word.eq(words.word) for word in (
                 slots.word, self.tables.word, self.fills.word, self.copies.unit)),
         ]
         with m.If(fetched):
             # The slots of a join are where a layer has its own.
-            m.d.sync += here.eq(Mux(given.op[0] & given.op[1], 2, 1))
+            m.d.sync += here.eq(Mux(coming.slots & coming.exponent, 2, 1))
         with m.Elif(next_word):
             m.d.sync += here.eq(here << 1)
         # A band's position waits; so does the word that sets an exponent.
-        m.d.sync += hold.eq((fetched & given.command & given.op[1] & ~given.op[0])
-                            | (own & (op[1] | op[5]) & here[2])
-                            | (hold & ~Mux(op[5], self.placed, slots.closed)))
+        m.d.sync += hold.eq((fetched & given.command & coming.exponent & ~coming.slots)
+                            | (own & (op.exponent | op.steps) & here[2])
+                            | (hold & ~Mux(op.steps, self.placed, slots.closed)))
         low = 0
         for k, word in enumerate(LAYER.words):
             with m.If(own & layer & here[k]):
@@ -192,8 +195,8 @@ class Executor(wiring.Component):
                 m.d.sync += register.eq(words.word)
         # A band's tile stands in the register that counts the words of tables, for which all steps
         # are waited for.
-        loads = Mux(op[5], here[1], here[0])
-        with m.If(own & Mux(op[5], band & here[1], op[2] | op[3])):
+        loads = Mux(op.steps, here[1], here[0])
+        with m.If(own & Mux(op.steps, band & here[1], op.taps | op.tiles)):
             m.d.sync += place.eq(Mux(
                 loads, words.word, place + loads.replicate(len(place)) + 1))
         m.d.comb += self.band.tile.eq(place)

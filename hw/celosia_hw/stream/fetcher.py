@@ -7,7 +7,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.layouts import layout
+from celosia_hw.layouts import layout, opcode
 from celosia_hw.memory.main_memory import Access
 from celosia_hw.parts.lookup import lookup
 from celosia_hw.stream.rings import RingWrites
@@ -199,7 +199,7 @@ class Fetcher(wiring.Component):
             begins.eq(Mux(parses, ~command.command & ~batch.joins, heads & ~closes)),
             after.eq(Mux(
                 parses, ~Cat(Mux(command.command, command.argument, count),
-                             Mux(command.command, command.op[6], batch.joins)),
+                             Mux(command.command, opcode(command).bare, batch.joins)),
                 left + parses.replicate(len(left)) + 1)),
             none.eq(~Mux(controls.write, after[-1], left[-1])),
         ]

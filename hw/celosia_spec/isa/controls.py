@@ -34,8 +34,7 @@ several clusters wherever the one before says, the first one of the k-th in the 
 
 class Op(enum.IntEnum):
     """Field ``op`` of a command. Words follow those below `HALT`, and no others. `NOTHING` fills an
-    entry up. Bits say what a command is like: 0 it names the slots that are read, 1 it sets an
-    exponent, 2, 3 a table, 4, 5 what it waits for, 6 no words follow."""
+    entry up. The bits of each say what it is like, see `OPCODE`."""
 
     LAYER = 0b0000001
     CLOSE = 0b0000010
@@ -49,6 +48,18 @@ class Op(enum.IntEnum):
     NOTHING = 0b1010000
     WAIT = 0b1100000
 
+
+OPCODE = Word("op", (
+    Field("slots", 1, False, "its words name the slots that are read"),
+    Field("exponent", 1, False, "its last word sets an exponent"),
+    Field("taps", 1, False, "words of the table of taps follow"),
+    Field("tiles", 1, False, "words of the table of tiles follow"),
+    Field("moves", 1, False, "words of main memory move: it waits until they can"),
+    Field("steps", 1, False, "it waits until all steps are issued; with `moves`, until the flash "
+                             "reader is free; without either, until all is written"),
+    Field("bare", 1, False, "no words follow"),
+))
+"""What the bits of an `Op` say."""
 
 COMMAND = Word("command", (
     Field("command", 1, False, "1"),
