@@ -288,7 +288,7 @@ ORDER = {
     """,
     "celosia.compress.lowrank": """
         __init__, evbmf, svd
-        tucker
+        sites, tucker
         decomposition
         rank_search
         rounds

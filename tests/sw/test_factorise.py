@@ -12,9 +12,10 @@ from torch import nn
 
 from celosia.compress import prune
 from celosia.compress.cost import measure
-from celosia.compress.lowrank.decomposition import Decomposition, find_sites
+from celosia.compress.lowrank.decomposition import decomposition
 from celosia.compress.lowrank.factorise import factorise
 from celosia.compress.lowrank.rank_search import Budget
+from celosia.compress.lowrank.sites import find_sites
 from celosia.compress.lowrank.svd import rank_for_energy, rank_for_speedup, svd_parameters
 from celosia.compress.lowrank.tucker import tucker_parameters, tucker_ranks
 from celosia.models import VDSR, DnCNN
@@ -200,7 +201,7 @@ def test_what_a_budget_counts_is_what_is_measured(method, scheme, count):
     example = torch.zeros(1, 3, 13, 18)
     model = Mixed()
     before = measure(model, example)
-    way = Decomposition(method=method, scheme=scheme, minimum=1)
+    way = decomposition(method, scheme, minimum=1)
     sites = {name: site for name, site in find_sites(model, example).items()
              if way.takes(site.layer)}
     ranks = {name: way.scaled(site.layer, way.full(site.layer), 0.3)

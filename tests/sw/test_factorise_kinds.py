@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations, prune
 
 from celosia import compress
 from celosia.compress.layers import parameter_count
-from celosia.compress.lowrank.decomposition import Decomposition
+from celosia.compress.lowrank.decomposition import Svd, Tucker2
 from celosia_spec.errors import ArgumentError, CelosiaError
 
 WIDE = 16
@@ -198,8 +198,7 @@ GEOMETRIES = [{}, {"padding": 1}, {"padding": "same"}, {"stride": (2, 1), "paddi
                 ("reflect", "replicate", "circular"))]
 
 
-@pytest.mark.parametrize("way", [Decomposition(method="svd"), Decomposition(method="tucker"),
-                                 Decomposition(method="svd", scheme="spatial")],
+@pytest.mark.parametrize("way", [Svd(), Tucker2(), Svd(scheme="spatial")],
                          ids=["channel", "tucker", "spatial"])
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 def test_full_ranks_lose_nothing_in_any_geometry(way, geometry):
@@ -232,7 +231,7 @@ def test_a_layer_that_computes_something_else_is_refused_by_hand_too():
 
 
 def test_parts_that_compute_something_else_are_found(monkeypatch):
-    way, layer = Decomposition(method="svd"), nn.Linear(4, 4)
+    way, layer = Svd(), nn.Linear(4, 4)
 
     def wrong(layer, rank, scheme):
         parts = compress.svd(layer, rank)

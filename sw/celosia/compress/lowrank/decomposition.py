@@ -1,25 +1,27 @@
-"""The ways to decompose a layer behind one face, and the layers of a network that may be.
+"""The ways to decompose a layer behind one face.
 
 Ranks are tuples here, of one number for SVD and of two, (rank_out, rank_in), for Tucker-2.
 """
 
 from __future__ import annotations
 
+import abc
 import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from celosia.compress.layers import held_weight, obstacle, prunable_layers, weight_sharers
+from celosia.compress.layers import held_weight
 from celosia.compress.lowrank.evbmf import evbmf
+from celosia.compress.lowrank.sites import Layer, Site
 from celosia.compress.lowrank.svd import (
     as_matrix,
     check_rank,
-    output_size,
+    check_scheme,
     rank_for_energy,
     rank_for_speedup,
     svd,
@@ -40,93 +42,83 @@ from celosia.compress.lowrank.tucker import (
     tucker_ranks_for_energy,
     weakened,
 )
-from celosia.compress.masks.weights import Mask
-from celosia.compress.promise import example_for, run_once
-from celosia.compress.readings import Readings
 from celosia.compress.spans import POSITIVE
 from celosia.compress.trial import random_input, same_up_to_rounding
-from celosia.compress.words import SCHEMES
 from celosia_spec.errors import ArgumentError, CelosiaError
 
-__all__ = [
-    "METHODS",
-    "Decomposition",
-    "Layer",
-    "Ranks",
-    "Site",
-    "find_sites",
-    "largest_factor",
-    "plain_copy",
-    "product",
-]
-
-METHODS = ("svd", "tucker")
+__all__ = ["Decomposition", "Ranks", "Svd", "Tucker2", "decomposition", "largest_factor",
+           "plain_copy", "product"]
 
 _BISECTIONS = 40
 
 Ranks = tuple[int, ...]
-Layer: TypeAlias = nn.Conv2d | nn.Linear
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Site:
-    """A layer that may be decomposed, and the inputs that it sees for one input of the network.
-
-    sizes  : height and width of its input at each call; of a Linear the number of
-             vectors, and 1.
-    reason : why no other layers can take its place, in words that follow its name, or "".
-    """
-
-    layer: Layer
-    sizes: tuple[tuple[int, int], ...]
-    reason: str = ""
-
-    @property
-    def parameters(self) -> int:
-        """Weights of the layer, biases not counted."""
-        return int(self.layer.weight.numel())
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of the layer for one input of the network."""
-        if isinstance(self.layer, nn.Linear):
-            return self.parameters * sum(math.prod(size) for size in self.sizes)
-        return self.parameters * sum(
-            math.prod(output_size(self.layer, size)) for size in self.sizes
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decomposition:
-    """One of the ways to decompose a layer: method "svd" with a scheme, or "tucker".
+class Decomposition(abc.ABC):
+    """One of the ways to decompose a layer.
 
-    minimum : least rank that a rule or a budget gives; None is 8 for Tucker-2, and for SVD 2 in a
-              convolution and 1 in a Linear.
+    minimum : least rank that a rule or a budget gives; None is the way's own.
     """
 
-    method: str
-    scheme: str = "channel"
+    method: ClassVar[str]
+    """What users call it."""
+    scheme: str | None = None
     minimum: int | None = None
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ArgumentError(f"method must be one of {', '.join(METHODS)}, not {self.method!r}")
-        if self.scheme not in SCHEMES:
-            raise ArgumentError(f"scheme must be one of {', '.join(SCHEMES)}, not {self.scheme!r}")
         check_weakening(1, 1 if self.minimum is None else self.minimum)
 
+    @abc.abstractmethod
     def takes(self, layer: nn.Module) -> bool:
         """Say whether this method has a decomposition for such a layer."""
-        if isinstance(layer, nn.Linear):
-            return self.method == "svd"
-        return isinstance(layer, nn.Conv2d) and layer.groups == 1
+
+    @abc.abstractmethod
+    def full(self, layer: Layer) -> Ranks:
+        """Return the ranks at which nothing is lost."""
+
+    @abc.abstractmethod
+    def check_ranks(self, layer: Layer, ranks: Ranks) -> None:
+        """Refuse ranks that `split` cannot give a layer."""
+
+    @abc.abstractmethod
+    def parts(self, layer: Layer, ranks: Ranks) -> nn.Sequential:
+        """Return the layers that take a layer's place."""
+
+    @abc.abstractmethod
+    def parameters(self, layer: Layer, ranks: Ranks) -> int:
+        """Return the weights of the layers that `split` gives, biases not counted."""
+
+    @abc.abstractmethod
+    def macs(self, site: Site, ranks: Ranks) -> int:
+        """Return their multiply-accumulates for one input of the network."""
+
+    @abc.abstractmethod
+    def least(self, layer: Layer) -> int:
+        """Return the minimum rank for a layer."""
+
+    @abc.abstractmethod
+    def for_energy(self, layer: Layer, share: float) -> Ranks:
+        """Return the smallest ranks that keep a share of the energy."""
+
+    @abc.abstractmethod
+    def for_speedup(self, layer: Layer, factor: float) -> Ranks:
+        """Return the largest ranks with `factor` times fewer weights."""
+
+    @abc.abstractmethod
+    def for_noise(self, layer: Layer, weakening: float) -> Ranks:
+        """Return the ranks that stand out of the noise, by `evbmf`."""
+
+    def consistent(self, layer: Layer, ranks: Ranks) -> Ranks:
+        """Return the ranks, each cut to what it can be beside the others."""
+        return ranks
 
     def split(self, layer: Layer, ranks: Ranks) -> nn.Sequential:
         """Return the layers that take a layer's place; they are tried on random inputs.
 
         Raises CelosiaError if they compute something else than the product of their weights says.
         """
-        parts = svd(layer, ranks[0], self.scheme) if self.method == "svd" else tucker2(layer, ranks)
+        parts = self.parts(layer, ranks)
         whole, x = plain_copy(layer).double(), random_input(layer)
         row, sums = copy.deepcopy(parts).double(), copy.deepcopy(parts).double()
         with torch.no_grad():
@@ -144,24 +136,6 @@ class Decomposition:
         difference = product(parts).reshape(weight.shape) - weight
         return float(difference.norm() / weight.norm()) if weight.any() else 0.0
 
-    def full(self, layer: Layer) -> Ranks:
-        """Return the ranks at which nothing is lost."""
-        if self.method == "svd":
-            return (svd_full_rank(layer, self.scheme),)
-        return tucker_full_ranks(layer)
-
-    def parameters(self, layer: Layer, ranks: Ranks) -> int:
-        """Return the weights of the layers that `split` gives, biases not counted."""
-        if self.method == "svd":
-            return svd_parameters(layer, ranks[0], self.scheme)
-        return tucker_parameters(layer, ranks)
-
-    def macs(self, site: Site, ranks: Ranks) -> int:
-        """Return their multiply-accumulates for one input of the network."""
-        if self.method == "tucker":
-            return sum(tucker_macs(site.layer, ranks, size) for size in site.sizes)
-        return sum(svd_macs(site.layer, ranks[0], self.scheme, size) for size in site.sizes)
-
     def saves(self, layer: Layer, ranks: Ranks) -> bool:
         """Say whether the decomposed layer has fewer weights than the layer."""
         return self.parameters(layer, ranks) < int(layer.weight.numel())
@@ -176,67 +150,126 @@ class Decomposition:
         )
         return self.consistent(layer, found)
 
-    def consistent(self, layer: Layer, ranks: Ranks) -> Ranks:
-        """Return the ranks, those of Tucker-2 cut to what each can be beside the other."""
-        return ranks if self.method == "svd" else consistent(layer, *ranks)
-
     def check(self, name: str, layer: Layer, ranks: Ranks) -> None:
         """Refuse ranks that `split` cannot give a layer, called `name` in the message."""
         try:
-            if self.method == "tucker":
-                check_ranks(layer, ranks)
-            elif len(ranks) == 1:
-                check_rank(layer, *ranks, self.scheme)
-            else:
-                raise ArgumentError(f"SVD takes one rank, not {ranks}")
+            self.check_ranks(layer, ranks)
         except ArgumentError as problem:
             raise ArgumentError(f"layer {name!r}: {problem}") from None
 
-    def least(self, layer: Layer) -> int:
-        """Return the minimum rank for a layer."""
-        if self.minimum is not None:
-            return self.minimum
-        if self.method == "tucker":
-            return MINIMUM
-        return 1 if isinstance(layer, nn.Linear) else 2
-
     def largest_saving(self, layer: Layer) -> Ranks | None:
         """Return the largest scaled full ranks that save weights; None if the least do not."""
+        return self.largest(layer, lambda ranks: self.saves(layer, ranks))
+
+    def largest(self, layer: Layer, good: Callable[[Ranks], bool]) -> Ranks | None:
+        """Return about the largest scaled full ranks that are good; None if the least are not."""
         full = self.full(layer)
-        return self._largest(layer, lambda ranks: self.saves(layer, ranks), full)
+        factor = largest_factor(lambda scale: good(self.scaled(layer, full, scale)))
+        return None if factor is None else self.scaled(layer, full, factor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Svd(Decomposition):
+    """`svd` by one of its schemes. The minimum is 2 in a convolution and 1 in a Linear."""
+
+    method = "svd"
+    scheme: str = "channel"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_scheme(self.scheme)
+
+    def takes(self, layer: nn.Module) -> bool:
+        return isinstance(layer, nn.Linear) or _ungrouped(layer)
+
+    def full(self, layer: Layer) -> Ranks:
+        return (svd_full_rank(layer, self.scheme),)
+
+    def check_ranks(self, layer: Layer, ranks: Ranks) -> None:
+        if len(ranks) != 1:
+            raise ArgumentError(f"SVD takes one rank, not {ranks}")
+        check_rank(layer, *ranks, self.scheme)
+
+    def parts(self, layer: Layer, ranks: Ranks) -> nn.Sequential:
+        return svd(layer, ranks[0], self.scheme)
+
+    def parameters(self, layer: Layer, ranks: Ranks) -> int:
+        return svd_parameters(layer, ranks[0], self.scheme)
+
+    def macs(self, site: Site, ranks: Ranks) -> int:
+        return sum(svd_macs(site.layer, ranks[0], self.scheme, size) for size in site.sizes)
+
+    def least(self, layer: Layer) -> int:
+        return self.minimum or (1 if isinstance(layer, nn.Linear) else 2)
 
     def for_energy(self, layer: Layer, share: float) -> Ranks:
-        """Return the smallest ranks that keep a share of the energy."""
-        if self.method == "svd":
-            found: Ranks = (rank_for_energy(layer, share, self.scheme),)
-        else:
-            found = tucker_ranks_for_energy(layer, share)
-        return self.scaled(layer, found, 1)
+        return self.scaled(layer, (rank_for_energy(layer, share, self.scheme),), 1)
 
     def for_speedup(self, layer: Layer, factor: float) -> Ranks:
-        """Return the largest ranks with `factor` times fewer weights; Tucker's in proportion."""
-        if self.method == "svd":
-            return self.scaled(layer, (rank_for_speedup(layer, factor, self.scheme),), 1)
-        POSITIVE.check("a speed-up", factor)
-        most = layer.weight.numel() / factor
-        full = self.full(layer)
-        found = self._largest(layer, lambda ranks: self.parameters(layer, ranks) <= most, full)
-        return self.scaled(layer, full, 0) if found is None else found
+        return self.scaled(layer, (rank_for_speedup(layer, factor, self.scheme),), 1)
 
     def for_noise(self, layer: Layer, weakening: float) -> Ranks:
-        """Return the ranks that stand out of the noise, by `evbmf`."""
         least = self.least(layer)
-        if self.method == "tucker":
-            return tucker_ranks(layer, weakening, least)
         check_weakening(weakening, least)
         found, _ = evbmf(as_matrix(layer, self.scheme))
         return (weakened(svd_full_rank(layer, self.scheme), found, weakening, least),)
 
-    def _largest(
-        self, layer: Layer, good: Callable[[Ranks], bool], ranks: Ranks
-    ) -> Ranks | None:
-        factor = largest_factor(lambda scale: good(self.scaled(layer, ranks, scale)))
-        return None if factor is None else self.scaled(layer, ranks, factor)
+
+@dataclass(frozen=True, kw_only=True)
+class Tucker2(Decomposition):
+    """`tucker2`. The minimum is 8; a speed-up has both ranks in proportion to the full ones."""
+
+    method = "tucker"
+
+    def takes(self, layer: nn.Module) -> bool:
+        return _ungrouped(layer)
+
+    def full(self, layer: Layer) -> Ranks:
+        return tucker_full_ranks(layer)
+
+    def check_ranks(self, layer: Layer, ranks: Ranks) -> None:
+        check_ranks(layer, ranks)
+
+    def parts(self, layer: Layer, ranks: Ranks) -> nn.Sequential:
+        return tucker2(layer, ranks)
+
+    def parameters(self, layer: Layer, ranks: Ranks) -> int:
+        return tucker_parameters(layer, ranks)
+
+    def macs(self, site: Site, ranks: Ranks) -> int:
+        return sum(tucker_macs(site.layer, ranks, size) for size in site.sizes)
+
+    def least(self, layer: Layer) -> int:
+        return self.minimum or MINIMUM
+
+    def for_energy(self, layer: Layer, share: float) -> Ranks:
+        return self.scaled(layer, tucker_ranks_for_energy(layer, share), 1)
+
+    def for_speedup(self, layer: Layer, factor: float) -> Ranks:
+        POSITIVE.check("a speed-up", factor)
+        most = layer.weight.numel() / factor
+        found = self.largest(layer, lambda ranks: self.parameters(layer, ranks) <= most)
+        return self.scaled(layer, self.full(layer), 0) if found is None else found
+
+    def for_noise(self, layer: Layer, weakening: float) -> Ranks:
+        return tucker_ranks(layer, weakening, self.least(layer))
+
+    def consistent(self, layer: Layer, ranks: Ranks) -> Ranks:
+        return consistent(layer, *ranks)
+
+
+def decomposition(method: str, scheme: str, minimum: int | None) -> Decomposition:
+    """Return the way of a name; of Tucker-2 the scheme is only checked."""
+    check_scheme(scheme)
+    if method == Svd.method:
+        return Svd(scheme=scheme, minimum=minimum)
+    if method == Tucker2.method:
+        return Tucker2(minimum=minimum)
+    raise ArgumentError(f"method must be one of {Svd.method}, {Tucker2.method}, not {method!r}")
+
+
+def _ungrouped(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.groups == 1
 
 
 def largest_factor(good: Callable[[float], bool], most: float = 1.0) -> float | None:
@@ -253,38 +286,6 @@ def largest_factor(good: Callable[[float], bool], most: float = 1.0) -> float | 
         middle = (low + high) / 2
         low, high = (middle, high) if good(middle) else (low, middle)
     return low
-
-
-def find_sites(model: nn.Module, example_input: Any) -> dict[str, Site]:
-    """Return the Conv2d and Linear layers by name, with the sizes of their inputs.
-
-    The model runs once on `example_input` (1, ...), in eval mode and without gradients.
-    """
-    layers = prunable_layers(model)
-    if not layers:
-        raise ArgumentError("the model has no Conv2d or Linear layer, so nothing can be decomposed")
-    sizes: dict[str, list[tuple[int, int]]] = {name: [] for name in layers}
-    readings = Readings(layers)
-
-    def record(name: str, layer: nn.Module, shape: torch.Size) -> None:
-        conv = isinstance(layer, nn.Conv2d)
-        sizes[name].append(tuple(shape[-2:]) if conv else (math.prod(shape[1:-1]), 1))
-
-    x = example_for(model, example_input)
-    with readings.watched(record):
-        run_once(model, x)
-    found = {}
-    for name, layer in layers.items():
-        sharers = weight_sharers(model, layer)
-        reason = obstacle(layer, allowed=[Mask]) or ""
-        if not reason and sharers:
-            reason = f"holds a tensor that {sharers[0]!r} holds too; give it a copy of its own"
-        elif not reason and name in readings.strangers:
-            reason = "has a weight that is read without calling it; leave it out"
-        elif not reason and not sizes[name]:
-            reason = "is not called; leave it out"
-        found[name] = Site(layer=layer, sizes=tuple(sizes[name]), reason=reason)
-    return found
 
 
 def product(parts: nn.Sequential) -> torch.Tensor:

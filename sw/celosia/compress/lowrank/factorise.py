@@ -13,7 +13,7 @@ from torch import nn
 from celosia.compress.cost import Cost, cost_of_layers
 from celosia.compress.entry import entry
 from celosia.compress.layers import names_of, prunable_layers
-from celosia.compress.lowrank.decomposition import Decomposition, Ranks, Site, plain_copy
+from celosia.compress.lowrank.decomposition import Decomposition, Ranks, decomposition, plain_copy
 from celosia.compress.lowrank.rank_search import (
     Budget,
     as_lists,
@@ -23,6 +23,7 @@ from celosia.compress.lowrank.rank_search import (
     given_ranks,
 )
 from celosia.compress.lowrank.rounds import FactoriseRound, Run
+from celosia.compress.lowrank.sites import Site
 from celosia.compress.promise import example_for, run_once
 from celosia.compress.spans import COUNT
 from celosia.compress.training.journal import Journal, describe, fingerprint
@@ -182,7 +183,7 @@ def factorise(
         nothing is lost. The round's layers are as before it then.
     """
     asked = _Settings(
-        way=Decomposition(method=method, scheme=scheme, minimum=minimum), ranks=ranks, rule=rule,
+        way=decomposition(method, scheme, minimum), ranks=ranks, rule=rule,
         value=value, parameters_removed=parameters_removed, macs_removed=macs_removed,
         layers=layers, skip=skip, weakening=weakening, finetune=finetune, rounds=rounds,
         evaluate=evaluate, accuracy_budget=accuracy_budget, seed=seed)
@@ -237,7 +238,7 @@ class _Settings:
         """Return them as a report has them."""
         return {
             "method": self.way.method,
-            "scheme": self.way.scheme if self.way.method == "svd" else None, "rule": self.rule,
+            "scheme": self.way.scheme, "rule": self.rule,
             "value": self.value, "given": describe(ranks),
             "parameters_removed": self.parameters_removed, "macs_removed": self.macs_removed,
             "layers": list(sites), "minimum": self.way.minimum, "weakening": self.weakening,

@@ -10,13 +10,8 @@ import numpy as np
 from torch import nn
 
 from celosia.compress.layers import put
-from celosia.compress.lowrank.decomposition import (
-    Decomposition,
-    Ranks,
-    Site,
-    find_sites,
-    largest_factor,
-)
+from celosia.compress.lowrank.decomposition import Decomposition, Ranks, largest_factor
+from celosia.compress.lowrank.sites import Site, find_sites
 from celosia.compress.spans import INSIDE
 from celosia.compress.training.rounds import reproducible
 from celosia_spec.errors import ArgumentError

@@ -14,8 +14,9 @@ from torch import nn
 
 from celosia.compress.cost import cost_of_layers
 from celosia.compress.layers import put
-from celosia.compress.lowrank.decomposition import Decomposition, Layer, Ranks, product
+from celosia.compress.lowrank.decomposition import Decomposition, Ranks, product
 from celosia.compress.lowrank.rank_search import as_lists, as_tuples
+from celosia.compress.lowrank.sites import Layer
 from celosia.compress.promise import Promise, restoring, run_once
 from celosia.compress.training.journal import Journal
 from celosia.compress.training.rounds import Measure, reproducible

@@ -249,14 +249,19 @@ def _spatial(conv: nn.Conv2d, first: np.ndarray, second: np.ndarray) -> list[nn.
 def _shape(layer: Layer, scheme: str) -> tuple[int, int]:
     """Return rows and columns of the matrix that is decomposed."""
     check_layer(layer)
-    if scheme not in SCHEMES:
-        raise ArgumentError(f"scheme must be one of {', '.join(SCHEMES)}, not {scheme!r}")
+    check_scheme(scheme)
     if isinstance(layer, nn.Linear):
         return layer.out_features, layer.in_features
     outputs, inputs, height, width = layer.weight.shape
     if scheme == "channel":
         return outputs, inputs * height * width
     return outputs * width, inputs * height
+
+
+def check_scheme(scheme: str) -> None:
+    """Refuse a scheme that there is not."""
+    if scheme not in SCHEMES:
+        raise ArgumentError(f"scheme must be one of {', '.join(SCHEMES)}, not {scheme!r}")
 
 
 def check_rank(layer: Layer, rank: int, scheme: str) -> None:
