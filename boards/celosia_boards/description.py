@@ -5,7 +5,7 @@ from typing import Any
 
 from celosia_boards.families.family import Device, Family, Resources
 from celosia_boards.legality import Problem, problems
-from celosia_spec.isa.array import ENTRY_BITS, Array
+from celosia_spec.isa.array import Array, kib
 from celosia_spec.isa.fabric import Fabric
 
 __all__ = ["Flash", "LoaderCommand", "Target", "Usb"]
@@ -148,7 +148,7 @@ class Target:
     @property
     def main_kib(self) -> float:
         """KiB of main memory, which holds weights, zeros left out, and maps."""
-        return self.array.main_words * ENTRY_BITS / 8192
+        return kib(self.array.main_words)
 
     def facts(self) -> dict[str, Any]:
         """Return all that users are told of the target, as plain JSON values."""

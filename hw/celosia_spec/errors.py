@@ -9,6 +9,11 @@ QUOTED = 100
 """Longest name or line of source that a message quotes whole."""
 
 
+def said(problem: BaseException) -> str:
+    """Return the first line of what an exception says; its type where it says nothing."""
+    return next(iter(str(problem).strip().splitlines()), type(problem).__name__)
+
+
 class CelosiaError(Exception):
     """A refusal that the user can act on. The command line prints it and exits with status 1.
 

@@ -13,6 +13,7 @@ import numpy as np
 from celosia_spec.block import Format
 from celosia_spec.epilogue import highest, rounded
 from celosia_spec.faint_rows import bias_minima, unit_minima
+from celosia_spec.host_layers import AXES_MAX
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.controls import PHASES_MAX
 from celosia_spec.isa.numbers import (
@@ -37,7 +38,6 @@ NAME_LENGTH = 1000
 
 _BIAS_MAX = (1 << OUTPUT_BITS - 1) - 1
 _REMARKS_MAX, _REMARK_LENGTH = 32, 4 * NAME_LENGTH
-_AXES_MAX = 8
 _SIZE_MAX = 1 << 16
 """Above every size, stride and dilation that an array can walk, and above all kernel positions."""
 
@@ -82,7 +82,7 @@ def check_tensors(tensors: Iterable[QTensor], *, input: str, output: str, bits: 
         if tensor.low and tensor.shape[0] % 2:
             raise ValueError(f"{name!r}: {tensor.shape[0]} channels are no high and low parts")
         _within(name, "user_shape", tensor.user_shape, 1, _ELEMENTS_MAX)
-        if (len(tensor.user_shape) > _AXES_MAX
+        if (len(tensor.user_shape) > AXES_MAX
                 or math.prod(tensor.user_shape) != math.prod(tensor.numbers)):
             raise ValueError(f"{name!r}: user_shape {tensor.user_shape} is not a shape of "
                              f"{tensor.numbers}")

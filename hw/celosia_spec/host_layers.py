@@ -26,7 +26,8 @@ MOVES = ("movedim", "pixel_shuffle", "reshape")
 
 _MOST = 16
 """Most layers that a program leaves to the host."""
-_AXES = 8
+AXES_MAX = 8
+"""Axes of a tensor of the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +180,7 @@ def _problem(layer: HostLayer, shape: tuple[int, ...]) -> str | None:
     if word == "pixel_shuffle":
         same = len(shape) == len(layer.shape) == 3 and min(layer.shape) > 0 and not (
             layer.shape[1] % shape[1] or layer.shape[2] % shape[2])
-    if (not same or len(layer.shape) > _AXES or min(layer.shape, default=1) < 1
+    if (not same or len(layer.shape) > AXES_MAX or min(layer.shape, default=1) < 1
             or math.prod(layer.shape) != elements):
         return f"{word} makes no {str(layer.shape)[:60]} of {shape}"
     return None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from celosia_spec.errors import ArgumentError
+from celosia_spec.errors import ArgumentError, said
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +54,8 @@ def real_array(x: Any, name: str) -> np.ndarray:
         try:
             array = np.asarray(x)
         except (ValueError, TypeError, RuntimeError, OverflowError, RecursionError) as problem:
-            raise ArgumentError(f"{name}: not an array ({_line(problem)}); {_WANTED}") from None
+            raise ArgumentError(
+                f"{name}: not an array ({said(problem)[:120]}); {_WANTED}") from None
     if array.dtype.kind not in "fiub":
         raise ArgumentError(f"{name}: elements of type {array.dtype}; {_WANTED}")
     return array
@@ -99,8 +100,8 @@ def _dense(x: torch.Tensor, name: str) -> torch.Tensor:
             x = x.to_dense()
         return x.resolve_conj().resolve_neg()
     except (RuntimeError, TypeError, NotImplementedError) as problem:
-        raise ArgumentError(f"{name}: a tensor whose values cannot be read ({_line(problem)}); "
-                            "give a dense one") from None
+        raise ArgumentError(f"{name}: a tensor whose values cannot be read "
+                            f"({said(problem)[:120]}); give a dense one") from None
 
 
 def _tensor_array(x: torch.Tensor, name: str) -> np.ndarray:
@@ -112,10 +113,6 @@ def _tensor_array(x: torch.Tensor, name: str) -> np.ndarray:
     try:
         array: np.ndarray = x.cpu().numpy()
     except (RuntimeError, TypeError, NotImplementedError) as problem:
-        raise ArgumentError(f"{name}: a tensor whose values cannot be read ({_line(problem)}); "
-                            "give a dense one") from None
+        raise ArgumentError(f"{name}: a tensor whose values cannot be read "
+                            f"({said(problem)[:120]}); give a dense one") from None
     return array
-
-
-def _line(problem: Exception) -> str:
-    return next(iter(str(problem).splitlines()), type(problem).__name__)[:120]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from celosia_spec.host_layers import HostLayer, Scoring, check_host, compute, scoring
+from celosia_spec.host_layers import AXES_MAX, HostLayer, Scoring, check_host, compute, scoring
 
 __all__ = ["ONLY", "OUTPUTS_MAX", "Output", "check_outputs", "outputs_of"]
 
@@ -19,7 +19,6 @@ ONLY = "output"
 
 OUTPUTS_MAX = 64
 """Most tensors that a network returns."""
-_AXES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +73,7 @@ def check_outputs(outputs: Sequence[Output], elements: int) -> None:
     if len({output.name for output in outputs}) < len(outputs):
         raise ValueError("two parts of the output have one name")
     for output in outputs:
-        if (len(output.shape) > _AXES or min(output.shape, default=1) < 1 or output.first < 0
+        if (len(output.shape) > AXES_MAX or min(output.shape, default=1) < 1 or output.first < 0
                 or output.first + math.prod(output.shape) > elements):
             raise ValueError(f"{output.name[:40]!r}: elements {output.first} and up of the shape "
                              f"{str(output.shape)[:60]} are no part of {elements}")

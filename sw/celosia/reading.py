@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from celosia_spec.errors import CelosiaError
+from celosia_spec.errors import CelosiaError, said
 from celosia_spec.files import open_file, read_file
 
 if TYPE_CHECKING:
@@ -122,8 +122,8 @@ def load_safetensors(path: str | Path) -> dict[str, torch.Tensor]:
         with memory(path):
             return load(content)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as problem:
-        raise FileError(f"{path}: not a readable .safetensors file ({_line(problem)}); save the "
-                        "weights again") from None
+        raise FileError(f"{path}: not a readable .safetensors file ({said(problem)[:120]}); save "
+                        "the weights again") from None
 
 
 def read_npy(stream: IO[bytes], size: int, where: object) -> np.ndarray:
@@ -272,7 +272,7 @@ class ZipReader:
             raise
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError,
                 RuntimeError, ValueError, OverflowError, struct.error) as problem:
-            raise FileError(f"{self.where}: damaged zip archive ({_line(problem)}); write it "
+            raise FileError(f"{self.where}: damaged zip archive ({said(problem)[:120]}); write it "
                             "again") from None
 
     def _check(self, entries: list[zipfile.ZipInfo], packed: bool) -> None:
@@ -336,10 +336,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(text: str) -> Any:
     raise ValueError(f"the number {text}")
-
-
-def _line(problem: Exception) -> str:
-    return next(iter(str(problem).splitlines()), type(problem).__name__)[:120]
 
 
 def _short(value: object) -> str:

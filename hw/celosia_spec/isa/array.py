@@ -20,8 +20,8 @@ MAIN_UNIT = 256
 """A main memory that is no power of two has a multiple of so many entries: a block memory of the
 iCE40 has as many elements."""
 
-MAIN_WORDS_MAX = 1 << 16
-"""Entries of main memory that an array has at most."""
+MAIN_WORDS_MAX = 1 << CONTROL_BITS
+"""Entries of main memory that an array has at most: a control word holds the number of one."""
 
 QUAD = 4
 """Lanes of the smallest group."""
@@ -33,6 +33,9 @@ TAP_ROW_BITS = {8: 10, 16: 9}
 """Lanes, and the widest place of a bank row: it is in one control word with what lanes are turned
 by, and a mask."""
 
+BANK_ROW_BITS = max(TAP_ROW_BITS.values()) + 1
+"""Of a number of bank rows, that of all of them included."""
+
 PIECE_BITS = 2
 PIECE = 1 << PIECE_BITS
 """Bank rows of a piece: bands, tiles, taps and position groups begin with a whole one."""
@@ -42,6 +45,11 @@ FLASH = {4: (4, 1), 8: (2, 1), 16: (2, 2)}
 
 VERSION = 7
 """Counts up where streams or sections mean something else."""
+
+
+def kib(words: int) -> float:
+    """Return what words of main memory are in KiB."""
+    return words * ENTRY_BITS / 8192
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from celosia_spec.isa.array import CONTROL_BITS, Array
+from celosia_spec.isa.array import BANK_ROW_BITS, CONTROL_BITS, ENTRY_WORDS, MAIN_WORDS_MAX, Array
 from celosia_spec.isa.fields import Field, Value, Word
 from celosia_spec.isa.numbers import EXPONENT_BITS, SLOT_BITS
 
@@ -129,7 +129,8 @@ LAYER = _record(
      Field("residual_signed", 1, False, "elements of the tensor that is added have signs; "
                                         "0 where there is none")),
     (Field("in_slot", SLOT_BITS, False, "exponent slot of the input"),
-     Field("rows", 11, False, "bank rows from one position group of the input to the next")),
+     Field("rows", BANK_ROW_BITS, False, "bank rows from one position group of the input to the "
+                                         "next")),
     (Field("residual_slot", SLOT_BITS, False, "exponent slot of the tensor that is added"),
      Field("tap_step", 11, False, "taps from one phase to the next, whole groups")),
     (Field("bound", 16, False, "element of a clamp's bound"),),
@@ -170,7 +171,8 @@ BAND = _record("band", (Field("row", 16, False, "bank row that its tiles count f
                (Field("last_tile", 16, False, "tiles - 1"),),
                (Field("position", 16, False, "first element of a row that its tiles write"),))
 
-PLACE = Word("place", (Field("row", 11, False, "bank rows"), Field("bank", 5, False, "banks")))
+PLACE = Word("place", (Field("row", BANK_ROW_BITS, False, "bank rows"),
+                       Field("bank", 5, False, "banks")))
 """Where a fill goes in the banks, or how far it moves on there."""
 
 
@@ -185,7 +187,7 @@ FILL = _record(
     (Field("run", 16, True, "n - elements of a line, where n are filled a cycle; with `apart` "
                             "2 n - 1 - n times their number"),),
     (Field("lines", 16, True, "minus the lines"),),
-    (Field("rows", 11, False, "bank rows from one position group to the next"),),
+    (Field("rows", BANK_ROW_BITS, False, "bank rows from one position group to the next"),),
     (Field("element", 16, False, "number of the first element in main memory, lower bits"),),
     _place("a", "of the first element; with `pair`, and where two are filled a cycle, of the first "
                 "one with an even number, `apart` ones excepted"),
@@ -199,7 +201,8 @@ FILL = _record(
      Field("pair", 1, False, "even and odd elements go to different places"),
      Field("apart", 1, False, "only every `step`th element is read"),
      Field("log2_groups", 2, False, "log2 of the row groups that read it"),
-     Field("page", 2, False, "number of the first element in main memory, upper bits"),
+     Field("page", (MAIN_WORDS_MAX * ENTRY_WORDS >> CONTROL_BITS).bit_length() - 1, False,
+           "number of the first element in main memory, upper bits"),
      Field("residual", 1, False, "it is the layer's residual operand, and has its exponent; else "
                                  "its input")),
     (Field("channel_element", 16, True, "elements from behind a channel's last line to the next "

@@ -16,7 +16,7 @@ from celosia.bands.plan import Layer
 from celosia.bands.regions import Owners, map_needs, own_words, owners
 from celosia_spec import errors
 from celosia_spec.errors import FitError, Scarce
-from celosia_spec.isa.array import ENTRY_BITS, ENTRY_WORDS, Array
+from celosia_spec.isa.array import ENTRY_WORDS, Array, kib
 from celosia_spec.isa.image import UNIT_WORDS
 from celosia_spec.qgraph import QGraph, QNode
 
@@ -109,7 +109,7 @@ def _refusal(graph: QGraph, needs: Mapping[str | int, Need], found: Mapping[str 
 
 def _too_small(node: QNode, held: str, words: int, array: Array, *,
                least: bool = False) -> FitError:
-    needed, available = (count * ENTRY_BITS / 8192 for count in (words, array.main_words))
+    needed, available = map(kib, (words, array.main_words))
     return FitError(node.name, str(node.kind), f"the maps that are alive there and {held} need "
                     f"{'at least ' * least}{words} words of main memory, the array has "
                     f"{array.main_words}", "prune more, or give it smaller maps",

@@ -8,7 +8,7 @@ import numpy as np
 
 from celosia.bands.lives import Life
 from celosia.bands.program import StreamProgram
-from celosia_spec.isa.array import ENTRY_BITS
+from celosia_spec.isa.array import kib
 from celosia_spec.isa.image import UNIT_BYTES, UNIT_WORDS, Section
 
 
@@ -60,11 +60,6 @@ class Moment:
         parts = [f"{name} {kib(self.words[kind]):.1f}" for kind, name in names.items()
                  if self.words[kind]]
         return f"{self.layer}: {' + '.join(parts)} of {kib(self.available):g} KiB"
-
-
-def kib(words: int) -> float:
-    """Return what words of main memory are in KiB."""
-    return words * ENTRY_BITS / 8192
 
 
 def pieces(program: StreamProgram) -> list[Piece]:

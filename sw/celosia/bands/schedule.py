@@ -13,7 +13,7 @@ from celosia.graph import Conv
 from celosia_sim.clock.machine_clock import Cycles
 from celosia_spec.block import bfp
 from celosia_spec.errors import CompileError, FitError, Need, Scarce
-from celosia_spec.isa.array import ENTRY_BITS, MAIN_WORDS_MAX, Array
+from celosia_spec.isa.array import MAIN_WORDS_MAX, Array, kib
 from celosia_spec.program import Layer
 from celosia_spec.qgraph import QGraph
 from celosia_spec.steps import Steps, stored_name
@@ -135,8 +135,8 @@ def attempt_weights(layers: Sequence[Conv], array: Array, target: str) -> Outcom
     return Outcome(None, (FitError(
         target, "memory", f"its weights take at least {entries} words of main memory, the array "
         f"has {array.main_words}", "prune more",
-        need=Need(Scarce.MAIN_MEMORY, entries * ENTRY_BITS / 8192,
-                  array.main_words * ENTRY_BITS / 8192, "KiB", least=True)),),
+        need=Need(Scarce.MAIN_MEMORY, kib(entries), kib(array.main_words), "KiB",
+                  least=True)),),
         planned=False)
 
 

@@ -97,7 +97,8 @@ def _commands(layer: "LayerExplained") -> None:
 
 def _picture(program: "Program", pieces: "Sequence[Piece]") -> None:
     """Print main memory layer by layer, a mark for each of its ranges, and whose the marks are."""
-    from celosia.bands.occupancy import EMPTY, Kind, kib, letters, picture
+    from celosia.bands.occupancy import EMPTY, Kind, letters, picture
+    from celosia_spec.isa.array import kib
 
     names = [layer.name for layer in program.layers]
     side = min(max(map(len, names)), _NAME)

@@ -11,7 +11,7 @@ from torch import nn
 
 from celosia.compress.layers import evaluating
 from celosia.compress.outputs import returned_tensors
-from celosia_spec.errors import ArgumentError, CelosiaError
+from celosia_spec.errors import ArgumentError, CelosiaError, said
 from celosia_spec.inputs import as_tensor
 
 __all__ = ["Promise", "example_for", "restoring", "run_once", "running"]
@@ -165,9 +165,9 @@ def running(x: torch.Tensor) -> Iterator[None]:
     except ArgumentError:
         raise
     except Exception as problem:
-        words = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
-        raise ArgumentError(f"the network does not run on the example input of shape "
-                            f"{tuple(x.shape)} ({words}); give one that it takes") from problem
+        raise ArgumentError(
+            f"the network does not run on the example input of shape {tuple(x.shape)} "
+            f"({said(problem)}); give one that it takes") from problem
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 from celosia.datasets.dataset import Dataset, DatasetError, damage
 from celosia.datasets.kinds import loader
 from celosia.reading import MAX_BYTES
+from celosia_spec.errors import said
 from celosia_spec.files import open_file
 
 if TYPE_CHECKING:
@@ -135,8 +136,9 @@ def open_picture(file: Path) -> Image:
         except DatasetError:
             raise
         except Exception as problem:    # Pillow raises whatever its parsers do
-            raise DatasetError(f"{file}: not a readable picture ({_line(problem)}); save it again "
-                               "as PNG or JPEG") from problem
+            words = re.sub(r" <_io\..*>", "", said(problem))     # the open file, as Python shows it
+            raise DatasetError(f"{file}: not a readable picture ({words}); save it again as PNG or "
+                               "JPEG") from problem
     result.info["file"] = file
     return result
 
@@ -148,11 +150,6 @@ def _shines_through(picture: Image) -> bool:
     low, _ = picture.convert("RGBA").getchannel("A").getextrema()
     assert not isinstance(low, tuple)       # of one channel
     return low < 255
-
-
-def _line(problem: Exception) -> str:
-    text = re.sub(r" <_io\..*>", "", str(problem))     # the open file, as Python shows it
-    return next(iter(text.splitlines()), type(problem).__name__)
 
 
 def _stack(pictures: list[Image], colour: bool, size: tuple[int, int]) -> np.ndarray:

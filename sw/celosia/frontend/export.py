@@ -22,7 +22,7 @@ from celosia.frontend.origin import source_of
 from celosia.frontend.sizes import check_sizes, refuse_large
 from celosia.frontend.tracing import tracing
 from celosia.modelfile import ONNX, model_format
-from celosia_spec.errors import ArgumentError, CelosiaError, CompileError, quoted
+from celosia_spec.errors import ArgumentError, CelosiaError, CompileError, quoted, said
 
 Model: TypeAlias = torch.nn.Module | ExportedProgram | str | os.PathLike[str]
 T = TypeVar("T")
@@ -50,7 +50,7 @@ def as_program(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Expo
             model = model.to(examples[0].dtype) if types else model
         except RuntimeError as error:
             raise CompileError("model", "device", f"{what} and cannot be copied "
-                               f"({quoted(_first_line(error))})",
+                               f"({quoted(said(error).rstrip('.'))})",
                                "give model.cpu().float()") from error
     with tracing(own_code=True), _evaluation(model):
         return _refusing(lambda: torch.export.export(model, tuple(examples)), len(examples))
@@ -274,7 +274,7 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedProgram:
         raise
     except Exception as error:      # torch raises whatever its parts do
         raise CelosiaError(f"{path}: torch cannot build its program "
-                           f"({quoted(_first_line(error))}); save the model again with "
+                           f"({quoted(said(error).rstrip('.'))}); save the model again with "
                            "torch.export.save") from error
 
 
@@ -337,7 +337,7 @@ def _refusing(work: Callable[[], T], inputs: int = 1) -> T:
     try:
         return work()
     except (Exception, SystemExit) as error:
-        line = _first_line(error)
+        line = said(error).rstrip(".")
         problem = f"the model cannot be exported ({quoted(line)})"
         remedy = ("make its forward pass accept one float32 tensor of example_input's shape"
                   if inputs == 1 else f"make its forward pass accept {inputs} float32 tensors of "
@@ -352,8 +352,3 @@ def _refusing(work: Callable[[], T], inputs: int = 1) -> T:
                       "with its class before")
         raise CompileError("model", "torch.export", problem, remedy,
                            source_of(error)) from error
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -12,6 +12,7 @@ from celosia.frontend.kernels import obstacle
 from celosia.frontend.origin import operator
 from celosia.frontend.quantised import passes
 from celosia.pieces import fit
+from celosia_spec.errors import said
 
 _CURVES = frozenset({
     "abs", "atan", "celu", "elu", "erf", "exp", "expm1", "gelu", "hardswish", "log", "log1p",
@@ -75,7 +76,7 @@ class Function:
             try:
                 known[step] = step.target(*args, **kwargs)
             except (RuntimeError, TypeError) as error:   # of truth values, mostly
-                raise ValueError(str(error).strip().splitlines()[0]) from None
+                raise ValueError(said(error)) from None
         result: np.ndarray = known[self.steps[-1]].to(torch.float64).numpy()
         return result
 

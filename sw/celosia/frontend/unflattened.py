@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from celosia.frontend import kernels, origin, quantised
 from celosia.frontend.decomposed import is_plain, with_plain_names
 from celosia.frontend.tracing import tracing
-from celosia_spec.errors import CelosiaError, quoted
+from celosia_spec.errors import CelosiaError, quoted, said
 
 __all__ = ["as_module"]
 
@@ -47,7 +47,7 @@ def as_module(program: ExportedProgram, example: torch.Tensor, name: str) -> nn.
         _restore(unflattened)
         module = _plain(unflattened)
     except Exception as error:      # torch raises whatever its parts do
-        raise CelosiaError(f"{name}: its modules cannot be made again ({quoted(_line(error))}); "
+        raise CelosiaError(f"{name}: its modules cannot be made again ({quoted(said(error))}); "
                            f"{_WAY_OUT}") from error
     if not any(isinstance(layer, (nn.Conv2d, nn.Linear)) for layer in module.modules()):
         raise CelosiaError(f"{name}: no module in it is one convolution or linear layer of torch's "
@@ -225,7 +225,7 @@ def _check_same(program: ExportedProgram, module: nn.Module, example: torch.Tens
             wanted = torch.cat([_flat(run(x[None])) for x in inputs])
             found = _flat(module(inputs))
     except Exception as error:
-        raise CelosiaError(f"{name}: it does not run on a batch ({quoted(_line(error))}); export "
+        raise CelosiaError(f"{name}: it does not run on a batch ({quoted(said(error))}); export "
                            f"it with flatten(1) for shapes that hold the batch size, or {_WAY_OUT}"
                            ) from error
     scale = float(wanted.abs().max())
@@ -239,7 +239,3 @@ def _flat(returned: Any) -> torch.Tensor:
     return torch.cat([leaf.flatten(1) if leaf.ndim > 1 else leaf[:, None]
                       for leaf in tree_leaves(returned) if leaf is not None], dim=1)
 
-
-def _line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -12,7 +12,7 @@ from torch import nn
 from celosia.compress.filters.structure import CUTS, Effect, Kept, Structure
 from celosia.compress.masks.filters import filter_masks, fold_in
 from celosia.compress.promise import Promise, restoring, run_once
-from celosia_spec.errors import ArgumentError
+from celosia_spec.errors import ArgumentError, said
 
 __all__ = ["remove"]
 
@@ -91,8 +91,7 @@ def _remove(model: nn.Module, structure: Structure, gone: Gone, example_input: A
         try:
             run_once(model, promise.inputs[0])
         except ArgumentError as problem:
-            cause = problem.__cause__
-            words = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+            words = said(problem.__cause__ or problem)
             raise _Refused(f"the network does not run ({words}), since its forward has their "
                            "number in it; take it from x.shape, or write x.flatten(1)"
                            ) from problem

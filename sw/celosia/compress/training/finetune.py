@@ -19,7 +19,7 @@ from celosia.compress.entry import entry
 from celosia.compress.layers import evaluating
 from celosia.compress.promise import example_for, restoring
 from celosia.compress.words import OPTIMIZERS
-from celosia_spec.errors import ArgumentError, CelosiaError
+from celosia_spec.errors import ArgumentError, CelosiaError, said
 from celosia_spec.inputs import as_tensor
 
 __all__ = ["FineTune", "flip_and_shift"]
@@ -179,9 +179,8 @@ class FineTune:
         except CelosiaError:
             raise
         except Exception as problem:    # whatever the user's modules and functions raise
-            words = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
             raise ArgumentError(
-                f"the network does not train on a batch of {len(chosen)} ({words}); "
+                f"the network does not train on a batch of {len(chosen)} ({said(problem)}); "
                 "give other inputs, or a larger batch_size") from problem
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
             raise ArgumentError("loss does not return one number; take its mean")

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from celosia.frontend.onnx import tensors
 from celosia.frontend.onnx.quantisers import quantises
 from celosia.reading import MAX_NODES, FileError
-from celosia_spec.errors import CelosiaError, quoted
+from celosia_spec.errors import CelosiaError, quoted, said
 from celosia_spec.files import read_file
 from celosia_spec.graph_rules import check_part_name
 from celosia_spec.network_inputs import INPUTS_MAX
@@ -49,8 +49,7 @@ def read(path: Path, shapes: Shapes = ()) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as problem:
-        line = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
-        raise FileError(f"{path}: not a sound ONNX model ({quoted(line)}); export it again"
+        raise FileError(f"{path}: not a sound ONNX model ({quoted(said(problem))}); export it again"
                         ) from None
     _fix_inputs(model.graph, path, shapes)
     return model

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from celosia.frontend.onnx.node import Node
-from celosia_spec.errors import quoted
+from celosia_spec.errors import quoted, said
 
 _TOLD = 64
 """Most values of a constant whose values are told; sizes and axes are fewer."""
@@ -54,7 +54,7 @@ class Shapes(Mapping[str, tuple[int, ...]]):
         except (onnx.defs.SchemaError, onnx.checker.ValidationError,
                 onnx.shape_inference.InferenceError, KeyError, TypeError, ValueError,
                 RuntimeError) as problem:
-            line = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
-            raise node.refuse(f"its operands and attributes do not fit ({quoted(line)[:160]})",
+            raise node.refuse("its operands and attributes do not fit "
+                              f"({quoted(said(problem))[:160]})",
                               "export the model again, with one input instead of a batch"
                               ) from None
