@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 import uuid
 from pathlib import Path
 
@@ -108,9 +109,14 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What was imported stays: garbage is not looked for among it."""
+    """What was imported stays: garbage is not looked for among it. And torch.manual_seed writes
+    down the whole call stack for every kind of device that is not there, and keeps it for ever."""
     gc.collect()
     gc.freeze()
+    if torch := sys.modules.get("torch"):
+        for devices in (torch.cuda, torch.mtia, torch.xpu):
+            if not devices.is_available():
+                devices.manual_seed_all = lambda seed: None
 
 
 def pytest_runtest_setup(item):

@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -178,8 +178,8 @@ PLACE = Word("place", (Field("row", BANK_ROW_BITS, False, "bank rows"),
 
 def _place(name: str, about: str) -> tuple[Field, ...]:
     row, bank = PLACE.fields
-    return (row._replace(name=f"{name}_row", about=f"{row.about} {about}"),
-            bank._replace(name=f"{name}_bank", about=f"{bank.about}, likewise"))
+    return (replace(row, name=f"{name}_row", about=f"{row.about} {about}"),
+            replace(bank, name=f"{name}_bank", about=f"{bank.about}, likewise"))
 
 
 FILL = _record(

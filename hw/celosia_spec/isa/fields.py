@@ -9,7 +9,7 @@ import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 Value = TypeVar("Value", int, "Words")
 
 
-class Field(NamedTuple):
+@dataclass(frozen=True)
+class Field:
     """Some bits of a word.
 
     name    : of the field; "_" for bits that nobody reads (packed as 0).   bits : its width.
@@ -35,29 +36,32 @@ class Field(NamedTuple):
     about: str = ""
     offset: int = 0
 
-    @property
+    @cached_property
     def least(self) -> int:
         """The smallest value."""
         return self.offset - (1 << self.bits - 1 if self.signed and self.bits else 0)
 
-    @property
+    @cached_property
     def most(self) -> int:
         """The largest value."""
-        return self.least + (1 << self.bits) - 1
+        return self.least + self._mask
+
+    @cached_property
+    def _mask(self) -> int:
+        return (1 << self.bits) - 1
 
     def encode(self, value: Value, word: str) -> Value:
         """Return the field's bits; ValueError where a value does not fit, ``word`` names it."""
-        least = self.least
-        most = least + (1 << self.bits) - 1
-        wrong = (value < least) | (value > most)
+        wrong = (value < self.least) | (value > self.most)
         if wrong if isinstance(wrong, bool) else wrong.any():
             first = value if isinstance(wrong, bool) else value[wrong].flat[0]
-            raise ValueError(f"{word} field {self.name} must be {least} to {most}, not {first}")
-        return value - self.offset & (1 << self.bits) - 1
+            raise ValueError(f"{word} field {self.name} must be {self.least} to {self.most}, not "
+                             f"{first}")
+        return value - self.offset & self._mask
 
     def decode(self, bits: Value) -> Value:
         """Return the value in the field's bits; bits above them do not matter."""
-        return (bits + self.offset - self.least & (1 << self.bits) - 1) + self.least
+        return (bits + self.offset - self.least & self._mask) + self.least
 
 
 @dataclass(frozen=True)
