@@ -41,6 +41,19 @@ def test_a_function_of_many_channels_is_near_to_the_network(name: str) -> None:
     near(NETWORKS[name](), SHAPE)
 
 
+@pytest.mark.parametrize(("channels", "size", "target"), [
+    (128, 8, "icebreaker"),     # an even cut into as many parts as rows have room for
+    (64, 16, "ulx3s-85f"), (32, 24, "ulx3s-85f"), (24, 24, "icebreaker")])
+def test_pieces_leave_room_in_main_memory(channels: int, size: int, target: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, channels, 1), nn.SiLU(), nn.Conv2d(channels, 4, 1)).eval()
+    x = np.random.default_rng(1).standard_normal((1, 3, size, size)).astype(np.float32)
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(x)).numpy()
+    answer = celosia.run(celosia.compile(network, x, target=target), x).answer
+    assert 10 * np.log10(np.square(wanted).sum() / np.square(answer - wanted).sum()) > 27
+
+
 class Gated(nn.Module):
     """A skip that a gate from below chooses of, as attention U-Nets have it."""
 

@@ -26,8 +26,12 @@ from celosia_spec.epilogue import Relu, within
 _FAINT = 1 / 64
 """Slope far out, in spans of the rest, below which the ends are added to the rest."""
 
-_ROWS = 512
-"""Pieces go through so many rows of the banks."""
+_ROWS, _ELEMENTS = 512, 1 << 14
+"""Pieces go through so many rows of the banks, and, if `_PARTS` parts are enough, lie in so many
+elements of main memory."""
+
+_PARTS = 24
+"""What reads the parts reads all of them, and needs the exponent of each."""
 
 _REMEDY = "use fewer channels, or narrower maps, or ReLU"
 
@@ -115,10 +119,13 @@ def _rest(node: Curve, shape: Shape, line: int, names: Iterator[str], name: str 
           less: float) -> list[Node]:
     """Return the nodes that make the rest less a number, the last of this name, or of the next.
 
-    Where the pieces of all channels do not fit into the banks, they are made in parts of these.
+    Where the pieces of all channels do not fit into the banks or main memory, they are made in
+    parts of these.
     """
-    channels = shape[0]
-    count = min(-(-channels * (len(node.pieces.knots) - 1) * line // _ROWS), channels)
+    channels, pieces = shape[0], len(node.pieces.knots) - 1
+    most = min(_ROWS // (pieces * line), max(
+        _ELEMENTS // (pieces * math.prod(shape[1:])), -(-channels // _PARTS)))
+    count = -(-channels // max(most, 1))
     if count == 1:
         inner, outer = next(names), next(names)
         return _part(node, node.input, channels, (inner, outer, name or next(names)), less)
