@@ -210,7 +210,7 @@ def test_search_needs_no_monotone_prediction():
         return Prediction(cycles=cycles, macs=0, layers={}, problem=None)
 
     for goal in (500, 501, 1000, 2000, 3200):
-        count = _search(ranking, attempt, goal)
+        count = _search(ranking, attempt, goal, {})
         assert attempt(count).cycles <= goal
         assert attempt(count).cycles > goal - 100
 

@@ -131,7 +131,7 @@ def test_unknown_option_is_refused():
 
 
 def test_a_model_with_nothing_to_prune_is_refused():
-    with pytest.raises(ValueError, match="no Conv2d or Linear"):
+    with pytest.raises(ValueError, match="no Conv1d, Conv2d or Linear"):
         compress.scores(nn.Sequential(nn.ReLU()), "magnitude", None)
 
 

@@ -53,6 +53,11 @@ def fuse_first(
 def _show(result: dict[str, Any]) -> None:
     if "filters" in result:
         _show_filters(result)
+    elif result["skipped"]:
+        table = common.table("layers", "layer", "left alone because", words=2)
+        for name, reason in result["skipped"].items():
+            table.add_row(name, reason)
+        common.show(table)
     change.show_network(result)
     rounds = result["rounds"]
     print(f"{result['method']}: density {result['density']:.1%} after {rounds} "

@@ -173,7 +173,7 @@ def _prune_weights(name: str, network: Network, amount: Chosen | None, training:
                       order=own.order, scope=own.scope, select=own.select, strong=own.strong,
                       schedule=own.schedule, **shared, **search)
     return _report(network, _weight_rounds(network, found.rounds), found.choices,
-                   found.rounds[-1].measured, amount)
+                   found.rounds[-1].measured, amount, skipped=dict(found.skipped))
 
 
 def _prune_filters(name: str, network: Network, amount: Chosen | None, training: Training,

@@ -16,7 +16,7 @@ from torch import nn
 
 from celosia.bands.rows import row_words
 from celosia.compress.entry import entry
-from celosia.compress.layers import parameter_count, prunable_layers
+from celosia.compress.layers import Prunable, parameter_count, prunable_layers
 from celosia.compress.promise import example_for, run_once
 from celosia.compress.readings import Readings, other_multiplier
 from celosia_spec.errors import ArgumentError
@@ -37,8 +37,9 @@ class LayerCost:
     """The cost of one convolution or linear layer, for one input.
 
     weights      : of the layer, biases not counted.   nonzeros : those that are not 0.
-    positions    : outputs that each weight contributes to (H x W of the output map; 1 for a
-                   vector), summed over the calls where a layer is called more than once.
+    positions    : outputs that each weight contributes to (H x W of the output map, L of
+                   a line; 1 for a vector), summed over the calls where a layer is called more
+                   than once.
     macs         : weights x positions.   useful_macs : nonzeros x positions.
     weight_bytes : in the machine's format, see `measure`.
     dense_bytes  : of all weights and biases as float32.
@@ -124,8 +125,8 @@ def measure(model: nn.Module, example_input: Any, *, weight_bits: int = 8) -> Co
     Parameters
     ----------
     model
-        Any module; its `Conv2d` and `Linear` layers are counted. Masks count as zeros. It runs
-        once, in eval mode and without gradients, and is left in the mode that it was in.
+        Any module; its `Conv1d`, `Conv2d` and `Linear` layers are counted. Masks count as zeros. It
+        runs once, in eval mode and without gradients, and is left in the mode that it was in.
     example_input
         One input (1, ...), tensor or array; tells the output positions.
     weight_bits
@@ -153,15 +154,15 @@ def measure(model: nn.Module, example_input: Any, *, weight_bits: int = 8) -> Co
     Raises
     ------
     ArgumentError
-        No layer to count; something else that multiplies, whose cost is not known: a convolution
-        that is not two-dimensional, a recurrent layer, attention, TorchScript, a product in the
+        No layer to count; something else that multiplies, whose cost is not known: a transposed or
+        three-dimensional convolution, a recurrent layer, attention, TorchScript, a product in the
         forward; a model that does not run on the example.
     """
     layers = prunable_layers(model)
     other = other_multiplier(model, layers)
     if other is not None:
-        raise ArgumentError(f"{other}; only Conv2d and Linear layers are counted, so replace it by "
-                            "one of these")
+        raise ArgumentError(f"{other}; only Conv1d, Conv2d and Linear layers are counted, so "
+                            "replace it by one of these")
     readings = Readings(layers)
     with readings.watched(lambda name, layer, shape: None):
         run_once(model, example_for(model, example_input))
@@ -170,12 +171,13 @@ def measure(model: nn.Module, example_input: Any, *, weight_bits: int = 8) -> Co
                             "calling the layer, so what it costs is not known; call it")
     if readings.products:
         raise ArgumentError(f"the forward multiplies by {min(readings.products)!r} itself; only "
-                            "Conv2d and Linear layers are counted, so let one of these do it")
+                            "Conv1d, Conv2d and Linear layers are counted, so let one of these do "
+                            "it")
     return cost_of_layers(model, example_input, weight_bits=weight_bits)
 
 
 def cost_of_layers(model: nn.Module, example_input: Any, *, weight_bits: int = 8) -> Cost:
-    """Return what `measure` does, of `Conv2d` and `Linear` layers, whatever else there is.
+    """Return what `measure` does, of prunable layers, whatever else there is.
 
     ArgumentError for no layer, another convolution, or a model that does not run on the example.
     """
@@ -183,11 +185,12 @@ def cost_of_layers(model: nn.Module, example_input: Any, *, weight_bits: int = 8
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.conv._ConvNd) and name not in layers:
             raise ArgumentError(
-                f"layer {name!r} is a {type(module).__name__}; only Conv2d and Linear layers are "
-                "counted, so replace it by one of these"
+                f"layer {name!r} is a {type(module).__name__}; only Conv1d, Conv2d and Linear "
+                "layers are counted, so replace it by one of these"
             )
     if not layers:
-        raise ArgumentError("the model has no Conv2d or Linear layer, so there is nothing to count")
+        raise ArgumentError("the model has no Conv1d, Conv2d or Linear layer, so there is nothing "
+                            "to count")
     positions = output_positions(model, example_input)
     rows = {
         name: _layer_cost(layer, positions[name], weight_bits) for name, layer in layers.items()
@@ -208,7 +211,7 @@ def output_positions(model: nn.Module, example_input: Any) -> dict[str, int]:
 
     def counter(name: str) -> Any:
         def count(module: nn.Module, _: Any, output: torch.Tensor) -> None:
-            channels = output.shape[1 if isinstance(module, nn.Conv2d) else -1]
+            channels = output.shape[-1 if isinstance(module, nn.Linear) else 1]
             counts[name] += output.numel() // (channels * len(x))    # forward may split images up
 
         return count
@@ -223,7 +226,7 @@ def output_positions(model: nn.Module, example_input: Any) -> dict[str, int]:
     return counts
 
 
-def _zeros(layers: Mapping[str, nn.Conv2d | nn.Linear]) -> int:
+def _zeros(layers: Mapping[str, Prunable]) -> int:
     """Return how many weights are 0, a tensor that several layers share counted once."""
     zero: dict[int, torch.Tensor] = {}
     for layer in layers.values():
@@ -235,7 +238,7 @@ def _zeros(layers: Mapping[str, nn.Conv2d | nn.Linear]) -> int:
     return sum(int(part.sum()) for part in zero.values())
 
 
-def _layer_cost(layer: nn.Conv2d | nn.Linear, positions: int, weight_bits: int) -> LayerCost:
+def _layer_cost(layer: Prunable, positions: int, weight_bits: int) -> LayerCost:
     weight = layer.weight.detach().cpu().double().numpy()
     rows = weight.shape[0]
     biases = 0 if layer.bias is None else rows

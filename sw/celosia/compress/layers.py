@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 from torch import nn
 from torch.nn.modules import module as _of_all
@@ -15,10 +16,13 @@ from torch.nn.utils import parametrize, prune
 
 from celosia_spec.errors import ArgumentError
 
-__all__ = ["computed_weight", "distinct_weights", "evaluating", "first_names", "held_weight",
-           "holders", "hooked", "names_of", "obstacle", "parameter_count", "prunable_layers", "put",
-           "refuse_computed_weight", "refuse_obstacle", "refuse_strangers", "strangers",
-           "weight_sharers"]
+__all__ = ["Prunable", "computed_weight", "distinct_weights", "evaluating", "first_names",
+           "held_weight", "holders", "hooked", "left_alone", "names_of", "obstacle",
+           "parameter_count", "plain_layers", "prunable_layers", "put", "refuse_computed_weight",
+           "refuse_obstacle", "refuse_strangers", "strangers", "weight_sharers"]
+
+Prunable: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Linear
+"""Layers that can lose single weights: a row of the weight, its first axis, is an output."""
 
 _PURE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d,
          nn.BatchNorm3d, nn.MaxPool2d, nn.AvgPool2d, nn.LocalResponseNorm)  # fmt: skip
@@ -27,14 +31,38 @@ _PURE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.BatchNorm1d, nn.BatchNor
 _METHODS = ("forward", "_conv_forward", "_check_input_dim", "__call__")
 
 
-def prunable_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+def prunable_layers(model: nn.Module) -> dict[str, Prunable]:
     """Return the layers whose weights can be pruned, in the model's order.
 
-    These are all `Conv2d` and `Linear` layers; biases and normalisation layers are left alone. A
-    layer that stands under several names is given once, under the first.
+    These are all `Conv1d`, `Conv2d` and `Linear` layers; biases and normalisation layers are left
+    alone. A layer that stands under several names is given once, under the first.
     """
-    kinds = (nn.Conv2d, nn.Linear)
-    return {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, Prunable)}
+
+
+def plain_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+    """Return the `Conv2d` and `Linear` layers among the prunable ones: those that are emulated."""
+    return {name: layer for name, layer in prunable_layers(model).items()
+            if isinstance(layer, nn.Conv2d | nn.Linear)}
+
+
+def left_alone(model: nn.Module) -> dict[str, str]:
+    """Return {layer with weights that is not prunable: why}, in the model's order.
+
+    A weight is a parameter of two axes or more, but that of a normalisation. The words follow the
+    layer's name, as those of `obstacle`.
+    """
+    pruned = {part for layer in prunable_layers(model).values() for part in layer.modules()}
+    found = {}
+    for name, module in model.named_modules():
+        if module in pruned or isinstance(module, nn.LayerNorm | nn.RMSNorm) or not any(
+                parameter.ndim > 1 for parameter in module.parameters(recurse=False)):
+            continue
+        owner = f".{name}".partition(".parametrizations.")[0][1:]
+        found[owner or "the network itself"] = (
+            f"is a {type(model.get_submodule(owner)).__name__}; weights go from Conv1d, Conv2d and "
+            "Linear layers")
+    return found
 
 
 def names_of(model: nn.Module, module: nn.Module) -> tuple[str, ...]:
@@ -61,7 +89,7 @@ def weight_sharers(model: nn.Module, layer: nn.Module) -> tuple[str, ...]:
         and any(id(parameter) in own for parameter in module.parameters(recurse=False)))
 
 
-def distinct_weights(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+def distinct_weights(model: nn.Module) -> dict[str, Prunable]:
     """Return the prunable layers without those whose weight an earlier one holds."""
     seen: set[int] = set()
     found = {}
@@ -82,7 +110,7 @@ def first_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in names:
         layer = every.get(name)
-        prunable = isinstance(layer, nn.Conv2d | nn.Linear)
+        prunable = isinstance(layer, Prunable)
         found[name] = firsts[id(held_weight(layer))] if prunable else name
     return found
 
@@ -98,7 +126,7 @@ def held_weight(layer: nn.Module) -> nn.Parameter:
     return layer.weight
 
 
-def holders(model: nn.Module, layer: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+def holders(model: nn.Module, layer: nn.Module) -> dict[str, Prunable]:
     """Return the prunable layers that hold a prunable layer's weight, itself among them."""
     weight = held_weight(layer)
     return {name: other for name, other in prunable_layers(model).items()

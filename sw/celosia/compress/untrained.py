@@ -10,7 +10,7 @@ from scipy import special
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from celosia.compress.layers import prunable_layers
+from celosia.compress.layers import Prunable, prunable_layers
 
 __all__ = ["looks_untrained"]
 
@@ -48,7 +48,7 @@ def looks_untrained(model: nn.Module) -> bool:
             and all(_drawn(layer.weight, limit) for layer in layers))
 
 
-def _levels(layer: nn.Conv2d | nn.Linear) -> np.ndarray:
+def _levels(layer: Prunable) -> np.ndarray:
     """Return the sizes of a layer's biases against torch's bound, 1 at most if inside; none where
     the layer has one bias for all rows or none."""
     bias = np.empty(0) if layer.bias is None else _values(layer.bias)

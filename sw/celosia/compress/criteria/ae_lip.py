@@ -61,8 +61,8 @@ def ae_lip(scoring: Scoring, options: AeLipOptions) -> Scores:
     ``H = - sum_z p_z log p_z`` (natural), p_z the share of the products w x that lies in interval
     z. A weight of 0 and an input that is always 0 score 0.
 
-    A Conv2d is our extension, P1 prunes linear layers: x is then an element of the patch that an
-    output position sees, at one position drawn at random for each of the inputs drawn.
+    A convolution is our extension, P1 prunes linear layers: x is then an element of the patch that
+    an output position sees, at one position drawn at random for each of the inputs drawn.
 
     Memory is `samples` numbers for each input of each layer. Scores are at least 0.
 

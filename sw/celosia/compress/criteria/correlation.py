@@ -45,14 +45,14 @@ def correlation(scoring: Scoring, options: CorrelationOptions) -> Scores:
     """Score a weight by the correlation of the neuron with its input (Sun et al., eq. 1 and 2).
 
     Linear: ``|r_ik|``, r Pearson's correlation coefficient of neuron i's activation and its k-th
-    input over the samples. Conv2d: the mean of ``|r|`` over the output positions, each position
-    with its own means and deviations; k counts the elements of the patch that it sees. A
+    input over the samples. Convolution: the mean of ``|r|`` over the output positions, each
+    position with its own means and deviations; k counts the elements of the patch that it sees. A
     deviation of zero (a dead neuron, a tap in the padding) gives r = 0. Scores are in [0, 1], or
     in [-1, 1] if signed.
 
     It takes at least 2 inputs; some hundred are needed for figures that mean something.
 
-    Memory for sums is 8 bytes for each weight and, in a Conv2d, output position; where that
+    Memory for sums is 8 bytes for each weight and, in a convolution, output position; where that
     exceeds `pearson.ACCUMULATOR_BYTES` (512 MiB) the inputs are run through the model several
     times.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import nn
 
 from celosia.compress.criteria.registry import Scores, Scoring
 from celosia.compress.criteria.statistics import calibration_inputs, observe, patches
+from celosia.compress.layers import Prunable
 
 __all__ = ["contribution_and_entropy"]
 
@@ -27,7 +30,7 @@ def contribution_and_entropy(scoring: Scoring, *, score: str, intervals: int, sa
         if isinstance(layer, nn.Linear):
             values = x.reshape(-1, 1, x.shape[-1])
         else:
-            count = a.shape[2] * a.shape[3]
+            count = math.prod(a.shape[2:])
             place = torch.randint(count, (len(x), 1), generator=generator)
             values = patches(layer, x, place)[:, 0]
         seen[name].append(values.to("cpu", copy=True))
@@ -39,7 +42,7 @@ def contribution_and_entropy(scoring: Scoring, *, score: str, intervals: int, sa
 
 
 def _score(
-    layer: nn.Conv2d | nn.Linear, x: np.ndarray, score: str, intervals: int, span: str
+    layer: Prunable, x: np.ndarray, score: str, intervals: int, span: str
 ) -> np.ndarray:
     """Return the scores of a layer's weight, given its inputs x (samples, groups, K)."""
     weight = layer.weight.detach().cpu().double().numpy()

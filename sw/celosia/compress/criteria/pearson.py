@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -58,11 +59,11 @@ def correlations(scoring: Scoring, *, activation: str, signed: bool, positions: 
 def _map_sizes(
     model: nn.Module, layers: Layers, sample: torch.Tensor
 ) -> dict[str, tuple[int, ...]]:
-    """Return the size (H, W) of each convolution's output map, and () for a Linear."""
+    """Return the size (H, W) or (L,) of each convolution's output, and () for a Linear."""
     sizes: dict[str, tuple[int, ...]] = {}
 
     def note(name: str, layer: nn.Module, x: torch.Tensor, a: torch.Tensor) -> None:
-        sizes[name] = tuple(a.shape[2:]) if isinstance(layer, nn.Conv2d) else ()
+        sizes[name] = () if isinstance(layer, nn.Linear) else tuple(a.shape[2:])
 
     observe(model, layers, sample, note, activation="pre")
     return sizes
@@ -121,7 +122,7 @@ def _update(
         return
     a = a.flatten(2)[:, :, positions.to(a.device)].movedim(1, 2)
     a = a.unflatten(2, (layer.groups, -1)).flatten(1, 2)
-    sample = 8 * len(positions) * x.shape[1] * layer.kernel_size[0] * layer.kernel_size[1]
+    sample = 8 * len(positions) * x.shape[1] * math.prod(layer.kernel_size)
     step = max(1, _PATCH_BYTES // sample)
     for part_x, part_a in zip(x.split(step), a.split(step), strict=True):
         moments.update(part_a, patches(layer, part_x, positions).flatten(1, 2))
@@ -130,6 +131,6 @@ def _update(
 def _sum_over_positions(layer: nn.Module, r: torch.Tensor, signed: bool) -> np.ndarray:
     """Turn correlations (positions * groups, out / groups, K) into the shape of the weight."""
     r = r if signed and isinstance(layer, nn.Linear) else r.abs()
-    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    groups = 1 if isinstance(layer, nn.Linear) else layer.groups
     total: np.ndarray = r.unflatten(0, (-1, groups)).sum(0).cpu().numpy()
     return total.reshape(layer.weight.shape)

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from celosia.compress.layers import Prunable
+
 __all__ = ["ACTIVATIONS", "Criterion", "Layers", "Scores", "Scoring", "criteria", "criterion",
            "lookup", "methods", "resolve_options"]
 
-Layers: TypeAlias = "Mapping[str, nn.Conv2d | nn.Linear]"
+Layers: TypeAlias = "Mapping[str, Prunable]"
 Scores: TypeAlias = "dict[str, np.ndarray]"
 Function: TypeAlias = "Callable[[Scoring, Any], Scores]"
 

@@ -33,7 +33,7 @@ def scores(
     Parameters
     ----------
     model
-        Any module; its `Conv2d` and `Linear` layers are scored. It is not changed.
+        Any module; its `Conv1d`, `Conv2d` and `Linear` layers are scored. It is not changed.
     method
         Name of a criterion; `methods` lists them.
     inputs
@@ -60,7 +60,8 @@ def scores(
     found, resolved = lookup(method), resolve_options(method, options)
     every = prunable_layers(model)
     if not every:
-        raise ArgumentError("the model has no Conv2d or Linear layer, so nothing can be pruned")
+        raise ArgumentError("the model has no Conv1d, Conv2d or Linear layer, so nothing can be "
+                            "pruned")
     unknown = [name for name in layers or () if name not in every]
     if unknown:
         raise ArgumentError(

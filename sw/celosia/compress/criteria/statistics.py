@@ -149,7 +149,7 @@ def observe(
         )
 
 
-def patches(layer: nn.Conv2d, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+def patches(layer: nn.Conv1d | nn.Conv2d, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """Return what chosen output positions of a convolution see of its input.
 
     Parameters
@@ -157,18 +157,21 @@ def patches(layer: nn.Conv2d, x: torch.Tensor, positions: torch.Tensor) -> torch
     layer
         Gives kernel, stride, padding (of any mode), dilation and groups.
     x
-        The layer's input, (N, C, H, W).
+        The layer's input, (N, C, H, W), or (N, C, L) of a line.
     positions
         int64 (P,): flat indices into the output map, row after row; or (N, P), other ones for
         each sample.
 
     Returns
     -------
-    (N, P, groups, C / groups * kh * kw), the last axis in the order of the weight's last three.
+    (N, P, groups, C / groups * kh * kw), the last axis in the order of the weight's axes but the
+    first; of a line kh is 1.
     """
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    x = functional.pad(x, _margins(layer), mode=mode).permute(0, 2, 3, 1).contiguous()
-    (kh, kw), (dy, dx), (sy, sx) = layer.kernel_size, layer.dilation, layer.stride
+    x = functional.pad(x, _margins(layer), mode=mode)
+    (kh, kw), (dy, dx), (sy, sx) = ((1, *size)[-2:] for size in (
+        layer.kernel_size, layer.dilation, layer.stride))
+    x = (x[:, :, None] if x.ndim == 3 else x).permute(0, 2, 3, 1).contiguous()
     width = (x.shape[2] - dx * (kw - 1) - 1) // sx + 1
     positions = positions.expand(len(x), positions.shape[-1]).to(x.device)
     rows = (positions // width * sy)[:, :, None] + dy * torch.arange(kh, device=x.device)
@@ -179,12 +182,11 @@ def patches(layer: nn.Conv2d, x: torch.Tensor, positions: torch.Tensor) -> torch
     return seen.flatten(3)
 
 
-def _margins(layer: nn.Conv2d) -> list[int]:
-    """Return a convolution's padding: left, right, top, bottom."""
+def _margins(layer: nn.Conv1d | nn.Conv2d) -> list[int]:
+    """Return a convolution's padding: left, right, and of a map top, bottom."""
     if layer.padding == "valid":
-        return [0, 0, 0, 0]
+        return [0] * 2 * len(layer.kernel_size)
     if layer.padding == "same":
         totals = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
         return [part for total in reversed(totals) for part in (total // 2, total - total // 2)]
-    top, left = layer.padding
-    return [left, left, top, top]
+    return [part for margin in reversed(layer.padding) for part in (margin, margin)]

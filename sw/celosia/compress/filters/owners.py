@@ -54,7 +54,7 @@ class Owners:
         """Return why a convolution or linear layer cannot lose filters, or None."""
         layer = self.modules[name]
         if not isinstance(layer, nn.Conv2d):
-            return f"is a {type(layer).__name__}"
+            return f"is a {type(layer).__name__}; filters go from Conv2d layers"
         if layer.groups > 1:
             return ("depthwise: loses channels with the layer before it"
                     if layer.groups == layer.out_channels else "grouped convolution")

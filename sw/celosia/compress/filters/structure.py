@@ -202,8 +202,8 @@ def trace(
         with restoring(model, always=True):
             fold_in(model)
             return trace(model, example_input, coupled=coupled, ignore=ignore, constants=constants)
-    layers = prunable_layers(model)
-    convolutions = [name for name, layer in layers.items() if isinstance(layer, nn.Conv2d)]
+    convolutions = [name for name, layer in model.named_modules()
+                    if isinstance(layer, nn.modules.conv._ConvNd)]
     unknown = [name for name in ignore if name not in convolutions]
     if unknown:
         raise ArgumentError(f"no convolution is called {', '.join(map(repr, unknown))}; "
@@ -225,7 +225,8 @@ def trace(
                 shapes[name, key] = tuple(tensor.shape)
     return Structure(units=units, skipped=skipped, norms=flow.norms, _shapes=shapes,
                      _positions=output_positions(model, x),
-                     _convolutions=frozenset(convolutions))
+                     _convolutions=frozenset(name for name, layer in prunable_layers(model).items()
+                                             if not isinstance(layer, nn.Linear)))
 
 
 def _units(

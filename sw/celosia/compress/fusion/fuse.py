@@ -36,6 +36,8 @@ __all__ = ["FusionReport", "MergedLayer", "fuse"]
 
 _RELU = {torch.relu, torch.relu_, functional.relu, functional.relu_, functional.relu6}
 _RELU_METHODS = {"relu", "relu_"}
+_AVERAGES_OF_LINES = (nn.AvgPool1d, functional.avg_pool1d)
+_POOLS_OF_LINES = (*_AVERAGES_OF_LINES, nn.MaxPool1d, functional.max_pool1d, torch.max_pool1d)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,8 @@ class FusionReport:
     model         : the fused network, a `torch.fx.GraphModule`; layers keep their names.
     batch_norms   : names of the batch normalisations that were folded, exactly.
     average_pools : names of the average pools that were folded, exactly.
-    left          : {batch normalisation: why it was not folded}.
+    left          : {batch normalisation: why it was not folded}, and {Conv1d: why the pool behind
+                    it was not}.
     merged        : the convolutions made anew, in the order in which they were; () without
                     retraining.
     choices       : every setting that decided the outcome.
@@ -151,6 +154,7 @@ def fuse(
     fused = copy.deepcopy(model)
     norms = fold_batchnorm(fused, example_input)
     traced, pools = folded_copy(fused, promise)
+    lines = _lines(traced, _AVERAGES_OF_LINES if finetune is None else _POOLS_OF_LINES)
     merged: tuple[MergedLayer, ...] = ()
     choices = {"layers": layers if layers is None else list(layers), "rate_factor": rate_factor,
                "seed": seed, "finetune": describe(finetune)}
@@ -162,7 +166,7 @@ def fuse(
         merged = _retrain(traced, groups, finetune, rate_factor, seed, journal)
     traced.train(model.training)
     return FusionReport(model=traced, batch_norms=tuple(norms), average_pools=pools,
-                        left=norms.left, merged=merged, choices=choices)
+                        left={**norms.left, **lines}, merged=merged, choices=choices)
 
 
 def _choose(traced: fx.GraphModule, layers: Sequence[str] | None) -> list[_Group]:
@@ -202,6 +206,20 @@ def _groups(traced: fx.GraphModule) -> list[_Group]:
             groups.append(_Group(conv=conv, gone=tuple(gone), pools=tuple(pools),
                                  size=_size(conv.all_input_nodes[0]), wanted=_size(gone[-1])))
     return groups
+
+
+def _lines(traced: fx.GraphModule, pools: tuple[Any, ...]) -> dict[str, str]:
+    """Return {Conv1d: why it does not take over the pool, one of these, that alone reads it}."""
+    found = {}
+    for conv in traced.graph.nodes:
+        if isinstance(module_of(traced, conv), nn.Conv1d):
+            node = sole_reader(conv)
+            while node is not None and _is_pointwise(traced, node):
+                node = sole_reader(node)
+            if node is not None and (node.target in pools
+                                     or type(module_of(traced, node)) in pools):
+                found[str(conv.target)] = "is a Conv1d; pools go into Conv2d layers"
+    return found
 
 
 def _is_norm(traced: fx.GraphModule, node: fx.Node) -> bool:

@@ -53,7 +53,8 @@ class LayerRanks:
 class FactoriseReport:
     """The outcome of `factorise`.
 
-    layers            : each chosen layer's ranks and weights, in the model's order.
+    layers            : each chosen layer's ranks and weights; where all are chosen, also of those
+                        that the method does not take, with the reason.
     rounds            : one record a round, those of a run that was resumed included.
     parameters_before : trained numbers of the whole network before.   macs_before : likewise.
     choices           : every setting that decided the outcome, as it was resolved and as JSON has
@@ -225,6 +226,8 @@ class _Settings:
         if "plan" not in journal.notes:
             journal.note("plan", self.plan(model, ranks, sites, before))
         rows = _rows(self.way, sites, left, journal.notes["plan"])
+        if layers is None and ranks is None:
+            rows = _untaken(model, self.way, skip) | rows
         run = Run(model=model, example=example_for(model, example_input), way=self.way,
                   rounds=self.rounds, weights=before.weights,
                   final={name: row.ranks for name, row in rows.items() if row.ranks is not None},
@@ -302,6 +305,19 @@ def _budget(parameters: float | None, macs: float | None, before: Cost) -> Budge
     if macs is not None:
         return Budget(count="macs", removed=macs, total=before.macs)
     return None
+
+
+def _untaken(model: nn.Module, way: Decomposition, skip: Collection[str]) -> dict[str, LayerRanks]:
+    """Return the rows of layers of kinds that the method has no decomposition for."""
+    found = {}
+    for name, layer in prunable_layers(model).items():
+        if name not in skip and not way.takes(layer):
+            weights, kind = layer.weight.numel(), type(layer).__name__
+            if getattr(layer, "groups", 1) > 1:
+                kind += f" of {layer.groups} groups"
+            found[name] = LayerRanks(ranks=None, weights=weights, kept=weights, reason=(
+                f"is a {kind}, which {way.method!r} does not decompose"))
+    return found
 
 
 def _rows(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from celosia.compress.layers import put
+from celosia.compress.layers import prunable_layers, put
 from celosia.compress.lowrank.decomposition import Decomposition, Ranks, largest_factor
 from celosia.compress.lowrank.sites import Site, find_sites
 from celosia.compress.spans import INSIDE
@@ -191,20 +191,20 @@ def choose_sites(
 
     named : their names, or None for all that the method takes.   skip : names to leave out.
     """
-    every = find_sites(model, example)
+    layers, every = prunable_layers(model), find_sites(model, example)
     if "" in every:
         raise ArgumentError("the model is a single layer, which has no place to be replaced in; "
                             "give that layer to svd or tucker2")
-    unknown = [name for name in [*(named or ()), *skip] if name not in every]
+    unknown = [name for name in [*(named or ()), *skip] if name not in layers]
     if unknown:
         raise ArgumentError(f"no layer is called {', '.join(map(repr, unknown))}; "
-                            f"layers: {', '.join(map(repr, every))}")
+                            f"layers: {', '.join(map(repr, layers))}")
     for name in named or ():
+        if not way.takes(layers[name]):
+            raise ArgumentError(f"method {way.method!r} has no decomposition for layer {name!r}, "
+                                f"{layers[name]}; leave it out")
         if every[name].reason:
             raise ArgumentError(f"layer {name!r} {every[name].reason}")
-        if not way.takes(every[name].layer):
-            raise ArgumentError(f"method {way.method!r} has no decomposition for layer {name!r}, "
-                                f"{every[name].layer}; leave it out")
     wanted = {name: site for name, site in every.items() if way.takes(site.layer)
               and name not in skip and (named is None or name in named)}
     left = {name: site for name, site in wanted.items() if site.reason}

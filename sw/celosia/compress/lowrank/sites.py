@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from celosia.compress.layers import obstacle, prunable_layers, weight_sharers
+from celosia.compress.layers import obstacle, plain_layers, weight_sharers
 from celosia.compress.lowrank.svd import output_size
 from celosia.compress.masks.weights import Mask
 from celosia.compress.promise import example_for, run_once
@@ -54,7 +54,7 @@ def find_sites(model: nn.Module, example_input: Any) -> dict[str, Site]:
 
     The model runs once on `example_input` (1, ...), in eval mode and without gradients.
     """
-    layers = prunable_layers(model)
+    layers = plain_layers(model)
     if not layers:
         raise ArgumentError("the model has no Conv2d or Linear layer, so nothing can be decomposed")
     sizes: dict[str, list[tuple[int, int]]] = {name: [] for name in layers}

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from celosia.compress.entry import entry
 from celosia.compress.fusion.fold import fold_batchnorm
-from celosia.compress.layers import prunable_layers, put, refuse_obstacle
+from celosia.compress.layers import plain_layers, put, refuse_obstacle
 from celosia.compress.precision.float_products import refuse_float_products
 from celosia.compress.precision.partition import Partition, partition_of
 from celosia_spec.block import ROUNDINGS, Format, bfp, check_bits
@@ -99,7 +99,7 @@ def emulate(
         raise ArgumentError(f"rounding must be one of {', '.join(ROUNDINGS)}, not {rounding!r}")
     result = copy.deepcopy(model)
     fold_batchnorm(result, example_input)
-    every = prunable_layers(result)
+    every = plain_layers(result)
     unknown = [name for name in layers or () if name not in every]
     if unknown:
         raise ArgumentError(f"no layer is called {', '.join(map(repr, unknown))}; layers: "

@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from celosia.compress.fusion.graph import is_leaf, module_of, reads_besides, source, trace
 from celosia.compress.fusion.unseen import refuse_unseen
-from celosia.compress.layers import prunable_layers
+from celosia.compress.layers import plain_layers
 from celosia.compress.promise import example_for, run_once
 from celosia.compress.readings import PRODUCTS, Readings, function_name, other_multiplier
 from celosia_spec.errors import ArgumentError
@@ -32,7 +32,7 @@ def refuse_float_products(model: nn.Module, chosen: Mapping[str, nn.Module], *, 
 
     It is found on the example where there is one, else in the graph (`torch.fx`).
     """
-    other = other_multiplier(model, prunable_layers(model)) if every else None
+    other = other_multiplier(model, plain_layers(model)) if every else None
     if other is not None:
         raise ArgumentError(f"{other}, {_WAYS_OUT}")
     _refuse_inside(model, chosen)
@@ -69,7 +69,7 @@ _Found = dict[str, str]
 def _seen(model: nn.Module, chosen: Mapping[str, nn.Module],
           example_input: Any) -> tuple[_Found, _Found]:
     """Return chosen layers whose weights are read elsewhere, and products outside of all layers."""
-    readings = Readings(prunable_layers(model))
+    readings = Readings(plain_layers(model))
     with readings.watched(lambda name, layer, shape: None):
         run_once(model, example_for(model, example_input))
     return (dict.fromkeys(readings.strangers & chosen.keys(), ""),

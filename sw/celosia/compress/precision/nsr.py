@@ -32,7 +32,7 @@ from torch import fx, nn
 from celosia.compress.entry import entry
 from celosia.compress.fusion.fold import fold_batchnorm
 from celosia.compress.fusion.graph import trace, used_once
-from celosia.compress.layers import prunable_layers
+from celosia.compress.layers import plain_layers
 from celosia.compress.precision.emulate import BlockLayer, block_steps, emulate
 from celosia.compress.promise import example_for, run_once
 from celosia_spec.block import bfp
@@ -142,7 +142,7 @@ def nsr(
     data = as_tensor(inputs, "inputs")
     if data.ndim == 0 or len(data) == 0:
         raise ArgumentError("no inputs; a few dozen images will do")
-    if not prunable_layers(model):
+    if not plain_layers(model):
         raise ArgumentError("the model has no Conv2d and no Linear layer, so nothing is formatted")
     kind = next(model.parameters()).dtype
     if kind not in (torch.float32, torch.float64):

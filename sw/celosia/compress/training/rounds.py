@@ -116,11 +116,13 @@ class RoundsReport:
     layers  : each prunable layer's weights and kept weights, in the model's order.
     rounds  : one record a round, those of a run that was resumed included.
     choices : every setting that decided the outcome, as it was resolved and as JSON has it.
+    skipped : {layer with weights that is of no prunable kind: why it was left alone}.
     """
 
     layers: Mapping[str, LayerDensity]
     rounds: tuple[RoundRecord, ...]
     choices: Mapping[str, Any]
+    skipped: Mapping[str, str]
 
     @property
     def density(self) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from celosia.compress.layers import prunable_layers
+from celosia.compress.layers import left_alone, prunable_layers
 from celosia.compress.masks.weights import current_mask
 from celosia.compress.weights.prediction import LayerPlan, Prediction, Predictor, row_costs
 from celosia_spec.errors import ArgumentError
@@ -56,7 +56,8 @@ def masks_for(
     ranking = _ranking(attempt, values, alive, goal, lockstep=lockstep)
     if ranking is None:
         return alive
-    return ranking.masks(_search(ranking, lambda count: attempt(ranking.masks(count)), goal))
+    return ranking.masks(_search(ranking, lambda count: attempt(ranking.masks(count)), goal,
+                                 left_alone(model)))
 
 
 def refuse_out_of_reach(model: nn.Module, predict: Predictor, goal: int, *,
@@ -66,7 +67,7 @@ def refuse_out_of_reach(model: nn.Module, predict: Predictor, goal: int, *,
     ones = {name: np.ones(mask.shape) for name, mask in alive.items()}
     ranking = _ranking(attempt, ones, alive, goal, lockstep=lockstep)
     if ranking is not None:
-        _least(attempt(ranking.masks(0)), goal)
+        _least(attempt(ranking.masks(0)), goal, left_alone(model))
 
 
 def _alive(model: nn.Module) -> Masks:
@@ -103,26 +104,29 @@ def _ranking(attempt: Callable[[Masks], Prediction], values: Mapping[str, np.nda
     return ranking
 
 
-def _least(found: Prediction, goal: int) -> int:
+def _least(found: Prediction, goal: int, left: Mapping[str, str]) -> int:
     """Return the cycles of what is left of the fewest weights; ArgumentError unless they are
-    within the goal."""
+    within the goal.   left : {layer whose weights all stay: why}."""
     if not within(found, goal):
         raise ArgumentError(
-            f"{found.problem}, even with the fewest weights" if found.problem else
-            f"a budget of {goal:,} cycles cannot be met: with the fewest weights the network still "
-            f"takes {found.cycles:,}; give at least that, or choose a target with more lanes"
-        )
+            (f"{found.problem}, even with the fewest weights" if found.problem else
+             f"a budget of {goal:,} cycles cannot be met: with the fewest weights the network "
+             f"still takes {found.cycles:,}; give at least that, or choose a target with more "
+             "lanes")
+            + "".join(f"; layer {name!r} keeps all of its weights, as it {why}"
+                      for name, why in left.items()))
     return found.cycles
 
 
-def _search(ranking: _Ranking, attempt: Callable[[int], Prediction], goal: int) -> int:
+def _search(ranking: _Ranking, attempt: Callable[[int], Prediction], goal: int,
+            left: Mapping[str, str]) -> int:
     """Return the largest count found whose exact prediction is within the goal.
 
     Sorting and padding make a prediction differ a little from `spent`; each trial corrects the
     allowance by the difference that the one before has shown, inside a shrinking bracket.
     """
     low, high = 0, len(ranking.spent) - 1
-    allowance = float(goal - _least(attempt(0), goal))
+    allowance = float(goal - _least(attempt(0), goal, left))
     for _ in range(TRIALS):
         if high - low <= 1:
             break

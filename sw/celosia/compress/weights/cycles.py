@@ -22,6 +22,7 @@ from celosia.compress.criteria.scoring import scores
 from celosia.compress.entry import entry
 from celosia.compress.layers import (
     holders,
+    left_alone,
     prunable_layers,
     refuse_computed_weight,
     refuse_strangers,
@@ -157,7 +158,7 @@ def prune_to_cycles(
     last: Mapping[str, Any] = records[-1].measured
     return CycleReport(cycles=last["predicted_cycles"], dense_cycles=start,
                        trimmed=last["trimmed"], layers=densities(model), rounds=records,
-                       choices=choices)
+                       choices=choices, skipped=left_alone(model))
 
 
 def _refuse_shared(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:

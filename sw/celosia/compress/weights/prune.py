@@ -21,6 +21,7 @@ from celosia.compress.entry import entry
 from celosia.compress.layers import (
     distinct_weights,
     first_names,
+    left_alone,
     prunable_layers,
     refuse_computed_weight,
     refuse_strangers,
@@ -88,7 +89,7 @@ def prune(
     progress: Callable[[RoundRecord], None] | None = None,
     **options: Any,
 ) -> PruneReport:
-    """Remove weights of a model's `Conv2d` and `Linear` layers, in place.
+    """Remove weights of a model's `Conv1d`, `Conv2d` and `Linear` layers, in place.
 
     Each round scores the current model, keeps the best weights, masks the rest and calls
     `finetune`. A weight once removed stays removed, also by an earlier call on the same model. A
@@ -224,7 +225,8 @@ class _Settings:
         records = run_rounds(model, len(steps), chooser, finetune=self.finetune, seed=self.seed,
                              journal=journal, measure=measure, progress=progress,
                              ties=None if self.select == "sun2016" else lambda: chooser.ties)
-        return PruneReport(layers=records[-1].layers, rounds=records, choices=choices)
+        return PruneReport(layers=records[-1].layers, rounds=records, choices=choices,
+                           skipped=left_alone(model))
 
     def choices(self, model: nn.Module) -> dict[str, Any]:
         """Return them as a report has them; the rates of a search are still missing."""
