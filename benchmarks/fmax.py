@@ -28,8 +28,11 @@ from celosia_boards.targets import Target, target, targets
 from celosia_spec.errors import CelosiaError, FitError
 
 DEFAULT = ("icebreaker", "hx8k", "ecp5-25f")
-REQUIRED = {"icebreaker": 48.0, "ecp5-25f": 80.0, "ecp5-85f": 80.0, "ulx3s-85f": 80.0}
+REQUIRED = {"icebreaker": 48.0, "hx8k": 70.0, "hx8k-b-evn": 70.0, "ecp5-25f": 100.0,
+            "ulx3s-25f": 100.0, "orangecrab-25f": 100.0, "ecp5-85f": 100.0, "ulx3s-85f": 100.0}
 """Least median Fmax in MHz that the design is held to, whatever clock a target runs at."""
+CELLS = {"icebreaker": 0.85}
+"""Most of its cells that an array may take with serial port and flash reader."""
 COLUMNS = {"target": "", "seeds": "d", "lanes": "d", "LUTs": ",d", "of them": ".0%",
            "flip-flops": ",d", "block RAMs": "d", "of": "d", "multipliers": "d", "of ": "d",
            "SPRAMs": "d", "of  ": "d", "clock, MHz": "g", "Fmax, median": ".1f", "least": ".1f",
@@ -65,6 +68,9 @@ def _result(rows: list[list], *more: str) -> Result:
         if entry.name in REQUIRED:
             checks.append(Check.at_least(f"median Fmax required of {entry.name}, MHz", fmax,
                                          REQUIRED[entry.name], ".1f"))
+        if entry.name in CELLS:
+            checks.append(Check.at_most(f"share of the cells of {entry.name}", found["of them"],
+                                        CELLS[entry.name], ".1%"))
     notes = ("Cells are the largest count over the seeds; a LUT is a logic cell on iCE40. Lanes, "
              "memories and clock are the target's defaults (`celosia targets`); serial port and, "
              "on a board, its PLL are in. The bitstream is the same for every network. "

@@ -18,7 +18,8 @@ from harness.result import Cell, Check, Result, Table
 
 ORDER = ("exactness", "netlist", "accuracy", "given_resnets", "faint_rows", "unsigned_mantissas",
          "accurate_passes", "widths", "curves", "products", "several", "quantised", "onnx_networks",
-         "cycles", "lane_cycles", "fmax", "parameter_cost", "speed", "compile_speed", "first_hour",
+         "cycles", "stream_cycles", "stream_steps", "lane_cycles", "fmax", "parameter_cost",
+         "speed", "compile_speed", "first_hour",
          "kinds", "operators", "borders", "zoo", "peers", "bad_inputs", "kernels", "board_link",
          "board_faults", "virtual_board", "compression-train", "compression-lenet5",
          "compression-ae_lip", "compression-p1", "compression-cycle_aware", "compression-combined",

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from harness.command import main
 from harness.networks import inputs, lenet5
 from harness.result import Check, Result, Table
@@ -22,13 +23,17 @@ import celosia
 from celosia.bands.schedule import stream_schedule
 from celosia.bands.simulate import flash_of, job_of
 from celosia.bands.simulate import verilated as machine_of
+from celosia.models import ResNet
 from celosia_boards.cache import unseen
 from celosia_sim.simulators import rtl, verilated
 from celosia_sim.simulators.tools import OPTIMISATION
 
-TARGET = "icebreaker"
-COMPILE_SECONDS, GOLDEN_IMAGES, SIMULATED_CYCLES = 5.0, 200.0, 1e6
+TARGET, RESNET_TARGET = "icebreaker", "ulx3s-85f"
+COMPILE_SECONDS, GOLDEN_IMAGES, SIMULATED_CYCLES = 5.0, 200.0, 1.5e6
 """Most seconds that compiling takes, imports not counted; least images and cycles a second."""
+
+RESNET_IMAGES, RESNET_SECOND = 64, 50.0
+"""Images of ResNet-20 that the golden model computes, and how many it must in a second."""
 
 _FRESH = """
 import json, time
@@ -51,6 +56,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     x, _ = inputs(arguments.images)
     program = lenet5(TARGET)
     golden = len(x) / _seconds(lambda: celosia.run(program, x))
+    resnet = _resnet20()
     simulated = _simulation(program, x)
     table = Table.of(f"LeNet-5, {TARGET}, {program.lanes} lanes", {
         "what": "", "figure": ",.2f", "unit": ""}, [
@@ -59,6 +65,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         ["every further compile", compiling["second"], "s"],
         ["of that, planning and writing the stream", _planning(program), "s"],
         [f"golden model, {len(x):,} images", golden, "images/s"],
+        [f"golden model, ResNet-20, random weights, {RESNET_IMAGES} images", resnet, "images/s"],
         [f"simulator ready (Verilog, Verilator, C++ with {OPTIMISATION}; nearly 0 from the cache)",
          simulated["ready"], "s"],
         [f"simulated cycles, {len(x):,} images, loading and reading included",
@@ -67,6 +74,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     return Result(title="Speed of the tools", tables=(table,), checks=(
         Check.at_most("seconds of the first compile", compiling["first"], COMPILE_SECONDS, ".2f"),
         Check.at_least("golden images a second", golden, GOLDEN_IMAGES, ",.0f"),
+        Check.at_least("golden images of ResNet-20 a second", resnet, RESNET_SECOND, ",.0f"),
         Check.at_least("simulated cycles a second", simulated["cycles"], SIMULATED_CYCLES, ",.0f"),
     ))
 
@@ -85,6 +93,14 @@ def _compiling() -> dict[str, float]:
         done = subprocess.run([sys.executable, str(script)], check=True, capture_output=True,
                               text=True)
     return json.loads(done.stdout)
+
+
+def _resnet20() -> float:
+    """Return the images of ResNet-20 that the golden model computes in a second."""
+    torch.manual_seed(0)
+    x = torch.rand(RESNET_IMAGES, 3, 32, 32).numpy()
+    program = celosia.compile(ResNet(20), x[:1], target=RESNET_TARGET)
+    return len(x) / _seconds(lambda: celosia.run(program, x))
 
 
 def _planning(program: celosia.Program) -> float:

@@ -1,19 +1,21 @@
 """Streams of time: the cycles of a step beside those of a window in one go.
 
-MLPerf Tiny's streaming wakeword, trained, with static exponents, for the UP5K's array (decision
-16), dense and pruned as in `stream_cycles`; its recorded windows stand behind each other as a
-stream. Each step's result on the machine of words must be the golden model's for the window that
-ends with it. Its columns come every 32 ms, and the clock is 48 MHz.
+MLPerf Tiny's streaming wakeword, trained, with static exponents, for the arrays of some targets,
+dense and pruned as in `stream_cycles`; its recorded windows stand behind each other as a stream.
+Each step's result on the machine of words must be the golden model's for the window that ends with
+it. Its columns come every 32 ms, and the clock is the target's. Goals are those that the machine
+was designed for.
 """
 
 import argparse
-from dataclasses import replace
 
 import numpy as np
+import torch
 from harness.command import main
 from harness.result import Check, Result, Table
 from harness.tiny import wakeword
-from stream_cycles import DENSITIES, UP5K, prune
+from stream_cycles import DENSITIES, TARGETS, prune
+from torch import nn
 
 from celosia.bands.host import output, prepare
 from celosia.bands.program import StreamProgram, stream_program
@@ -22,11 +24,14 @@ from celosia.bands.steps import steps
 from celosia.cli.progress import progress
 from celosia.compiler import Compiler
 from celosia.quantise import quantise
+from celosia_boards.targets import target
 from celosia_sim import golden, stream_machine, stream_memories
 from celosia_spec.isa.array import ENTRY_WORDS
 from celosia_spec.qgraph import QGraph
 
-CLOCK_MHZ, COLUMN_MS = 48, 32
+COLUMN_MS = 32
+GOALS = {"icebreaker": (13.9, 9.0, 5.5, 4.3), "ulx3s-85f": (3.9, None, None, None)}
+"""Thousands of cycles that a step of one column may take at each density, by targets."""
 HOPS = (1, 2, 4)
 TAKEN = 40
 """Columns that each stream goes on for, behind its first window."""
@@ -56,36 +61,34 @@ def differing(graph: QGraph, program: StreamProgram, x: np.ndarray) -> int:
 
 def measure(arguments: argparse.Namespace) -> Result:
     """Compile windows and steps at every density, and take the steps of a stream of each."""
-    rows: list[list[str | float | int]] = []
-    checks = []
-    array = replace(UP5K, drain=arguments.drain, fill=arguments.fill)
-    network, x = wakeword(45)
-    windows = x.numpy()
-    stream = np.concatenate(list(windows), axis=1)[:, :windows.shape[2] + TAKEN]
+    tables, checks = [], []
     with progress("densities") as report:
-        for done, density in enumerate(DENSITIES):
-            prune(network, density)
-            graph = quantise(Compiler().graph(network.eval(), x[:1]), acc_bits=24, unsigned=True,
-                             unsigned_input=True, exponents="static", calibration=windows)
-            whole = clocked(stream_program(graph, array))[0].cycles
-            for hop in HOPS:
-                program = stream_program(graph, array, steps(graph, hop))
-                cycles = [found.cycles for found in clocked(program)]
-                ms = max(cycles) / CLOCK_MHZ / 1000
-                rows.append([density, hop, len(cycles), min(cycles) / 1000, max(cycles) / 1000,
-                             max(cycles) / hop / 1000, whole / 1000, whole / max(cycles) * hop, ms,
-                             hop * COLUMN_MS / ms, len(program.entries) / 128])
-                checks.append(Check.equal(
-                    f"{density:g}, {hop} columns: mantissas that differ",
-                    differing(graph, program, stream), 0))
-            if report:
-                report(done + 1, len(DENSITIES))
-    table = Table.of(
-        f"Streaming wakeword, 16 lanes of a UP5K at {CLOCK_MHZ} MHz", {
-            "density": "g", "columns a step": "", "steps of a period": "", "kcycles, least": ".1f",
-            "most": ".1f", "a column": ".1f", "a window": ".1f", "times fewer": ".1f",
-            "ms a step": ".3f", "times real time": ",.0f", "stream": ".0f"}, rows)
-    return Result(title="Streams of time: cycles of a step", tables=(table,), checks=tuple(checks),
+        for number, name in enumerate(arguments.targets):
+            rows, wrong = [], 0
+            goals = GOALS.get(name, (None,) * len(DENSITIES))
+            network, x = wakeword(45)
+            for done, (density, goal) in enumerate(zip(DENSITIES, goals, strict=True)):
+                prune(network, density)
+                found, differ = _steps(name, network, x)
+                rows += [[density, *row] for row in found]
+                wrong += differ
+                if goal is not None:
+                    checks.append(Check.at_most(
+                        f"kcycles of a step of one column, density {density:g}, {name}",
+                        found[0][3], goal, ".1f"))
+                if report:
+                    report(number * len(DENSITIES) + done + 1,
+                           len(arguments.targets) * len(DENSITIES))
+            checks.append(Check.equal(f"mantissas that differ, {name}", wrong, 0))
+            of = target(name)
+            tables.append(Table.of(
+                f"Streaming wakeword, {name}, {of.array.lanes_all} lanes at {of.clock_mhz:g} MHz", {
+                    "density": "g", "columns a step": "", "steps of a period": "",
+                    "kcycles, least": ".1f", "most": ".1f", "a column": ".1f", "a window": ".1f",
+                    "times fewer": ".1f", "ms a step": ".3f", "times real time": ",.0f",
+                    "stream": ".0f"}, rows))
+    return Result(title="Streams of time: cycles of a step", tables=tuple(tables),
+                  checks=tuple(checks),
                   notes=("Cycles are exact, by the clock model. A step takes so many new columns; "
                          "without steps each of them would take a window in one go, so that many "
                          "times fewer cycles pass. Real time is a column in "
@@ -93,9 +96,28 @@ def measure(arguments: argparse.Namespace) -> Result:
                          f"all steps of a period.",))
 
 
+def _steps(name: str, network: nn.Module, x: torch.Tensor
+           ) -> tuple[list[list[float | int]], int]:
+    """Return the figures of steps of each hop, and how many mantissas differ."""
+    of, windows = target(name), x.numpy()
+    stream = np.concatenate(list(windows), axis=1)[:, :windows.shape[2] + TAKEN]
+    graph = quantise(Compiler().graph(network.eval(), x[:1]), acc_bits=24, unsigned=True,
+                     unsigned_input=True, exponents="static", calibration=windows)
+    whole = clocked(stream_program(graph, of.array))[0].cycles
+    rows: list[list[float | int]] = []
+    wrong = 0
+    for hop in HOPS:
+        program = stream_program(graph, of.array, steps(graph, hop))
+        cycles = [found.cycles for found in clocked(program)]
+        ms = max(cycles) / of.clock_mhz / 1000
+        rows.append([hop, len(cycles), min(cycles) / 1000, max(cycles) / 1000,
+                     max(cycles) / hop / 1000, whole / 1000, whole / max(cycles) * hop, ms,
+                     hop * COLUMN_MS / ms, len(program.entries) / 128])
+        wrong += differing(graph, program, stream)
+    return rows, wrong
+
+
 if __name__ == "__main__":
     main(measure, __doc__,
-         ("--drain", {"type": int, "choices": (1, 2), "default": 2,
-                      "help": "lanes whose sums leave a cycle (%(default)s)"}),
-         ("--fill", {"type": int, "choices": (2, 4), "default": 4,
-                     "help": "elements that are filled a cycle (%(default)s)"}))
+         ("--targets", {"nargs": "+", "default": TARGETS,
+                        "help": "on these targets (%(default)s)"}))

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 SEED = 0
 """What weights that nobody has trained are drawn with."""
 
-UNTRAINED = (f"the weights are random, drawn with seed {SEED}: cycles hardly depend on that, "
-             "answers and accuracies mean nothing; give trained ones with --weights")
+UNTRAINED = (f"the weights are random, drawn with seed {SEED}: cycles are those of a network "
+             "without zeros among its weights, answers and accuracies mean nothing; give trained "
+             "ones with --weights")
 """Remark of a program that was made of such weights."""
 
 

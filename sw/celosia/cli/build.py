@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def build(
     program: common.ProgramPath,
     board: Annotated[str | None, typer.Option(
-        help="Board or device; None is the one the program was compiled for.")] = None,
+        help="Board or device; the one the program was compiled for without it.")] = None,
     output: Annotated[Path | None, typer.Option(
         "--output", "-o", help="Folder of the results; build/BOARD without it.")] = None,
     seeds: Annotated[int, typer.Option(
