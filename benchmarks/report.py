@@ -40,10 +40,10 @@ What the words mean is in [numerics](numerics.md); a requirement that is missed 
 methods of compression work is told [method by method](methods/index.md). No board was attached
 for any figure: clocks are nextpnr's, cycles those of the simulated gateware, and images a second
 follow from the two, loading not counted. [The machine](machine.md) is the one that targets carry
-since 2026-11-27. In sections with an earlier date (compression but for cycle-aware pruning of LeNet-5, faults of
-boards, first hour, kernels), cycles and what is told of boards are those of the first machine,
-before it; weight bytes there are two a row less than now. 128 lanes are not among the arrays: they
-need 280 of the 208 block RAMs of the largest ECP5.
+since 2026-11-27. In sections with an earlier date (most of compression, faults of boards, first
+commands, kernels), cycles and what is told of boards are those of the first machine, before it;
+weight bytes there are two a row less than now. 128 lanes are placed on nothing: they need 280 of
+the 208 block RAMs of the largest ECP5.
 """
 
 

@@ -61,10 +61,10 @@ def measure(arguments: argparse.Namespace) -> Result:
         [name, ", ".join(boards), told] for (name, told), boards in refused.items()]))
     return Result(title="Zoo", tables=tuple(tables), notes=(
         "Of ds-cnn, mobilenet-v1 and wakeword the weights are MLPerf Tiny's trained ones, of "
-        "lenet5 and lenet5-pruned those of the package; all others are random, and cycles are those "
-        "of a network without zeros among its weights: trained ones may take fewer. Memory holds the stream (weights, heads and commands), all of it or "
-        "what is resident; flash what is copied from there in each inference. Clocks are the "
-        "targets'.",))
+        "lenet5 and lenet5-pruned those of the package; all others are random, and cycles are "
+        "those of a network without zeros among its weights: trained ones may take fewer. Memory "
+        "holds the stream (weights, heads and commands), all of it or what is resident; flash what "
+        "is copied from there in each inference. Clocks are the targets'.",))
 
 
 def outcomes(name: str) -> Iterator[tuple[tuple[str, int],
