@@ -185,6 +185,13 @@ def test_command_refuses(files: list[str], given: list[str], words: str) -> None
     assert words in shown.stderr
 
 
+def test_command_fails_where_no_width_is_taken(files: list[str]) -> None:
+    shown = CliRunner().invoke(app, [*files[:-1], "8/9,3/8", "--json"])
+    assert shown.exit_code == 1
+    assert all(width["problem"] for width in json.loads(shown.stdout)["widths"])
+    assert "icebreaker takes net.pt2 with none of these widths" in shown.stderr
+
+
 @pytest.mark.parametrize(("given", "words"), [
     (["--labels", "y.npy"], "--labels goes with --bits"),
     (["--html", "x.html"], "--html goes with --bits"),

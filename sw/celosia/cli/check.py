@@ -119,6 +119,9 @@ def _widths(name: str, model: Any, example: "common.Examples", pairs: list[tuple
         show_widths(title, found)
     if html is not None:
         write_widths(html, title, found)
+    if all(width.problem is not None for width in found.widths):
+        common.refuse(f"{settings.target} takes {name} with none of these widths; what is in the "
+                      f"way is told {'in the JSON' if json else 'above'}")
 
 
 def _print(title: str, report: Report) -> None:
