@@ -35,6 +35,8 @@ NETWORKS = {
     "replicated, every third": (lambda: around("replicate", stride=3), MAP),
     "circular, dilated": (lambda: nn.Conv2d(4, 3, 3, padding=2, dilation=2,
                                             padding_mode="circular"), MAP),
+    "circular, cut at the other side": (lambda: nn.Sequential(nn.CircularPad2d((2, -1, -2, 1)),
+                                                              conv(3)), MAP),
     "one side": (lambda: nn.Sequential(nn.ReplicationPad2d((3, 0, 0, 1)), conv(3)), MAP),
     "by channel": (lambda: nn.Sequential(conv(4), around("reflect", 4, groups=4)), MAP),
     "of a line": (lambda: nn.Sequential(nn.ReflectionPad1d(3), nn.Conv1d(4, 3, 7),

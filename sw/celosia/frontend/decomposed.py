@@ -42,13 +42,14 @@ what is refused is told by its name."""
 
 
 def _around(x: torch.Tensor, pad: list[int]) -> torch.Tensor:
-    """Return a tensor padded with its other end, the last axis first; torch would write it into
-    memory as it is."""
+    """Return a tensor padded with the other end of what is left of it, the last axis first; torch
+    would write it into memory as it is."""
     for axis, (before, behind) in enumerate(zip(pad[::2], pad[1::2], strict=True), 1):
-        size = x.shape[-axis]
-        x = torch.cat([x.narrow(-axis, size - max(before, 0), max(before, 0)),
-                       x.narrow(-axis, max(-before, 0), size - max(-before, 0) - max(-behind, 0)),
-                       x.narrow(-axis, 0, max(behind, 0))], -axis)
+        left = x.narrow(-axis, max(-before, 0),
+                        x.shape[-axis] - max(-before, 0) - max(-behind, 0))
+        more, after = max(before, 0), max(behind, 0)
+        x = torch.cat([left.narrow(-axis, left.shape[-axis] - more, more), left,
+                       left.narrow(-axis, 0, after)], -axis)
     return x
 
 
