@@ -209,6 +209,7 @@ class Compiler:
         like    : a graph that has been made of it, whose several outputs are made the same way.
         """
         from celosia.passes import Sizes, as_in, estimated, measured, optimise
+        from celosia.passes.leaky_to_linear import slope_remarks
         from celosia.products import products, remarks, scales_in
 
         sizes: Sizes = estimated
@@ -225,7 +226,8 @@ class Compiler:
                 found = products(graph, samples)
             scales = {name: product.scale for name, product in found.items()}
             graph = replace(graph, remarks=(
-                *graph.remarks, *remarks(found, calibrated=samples is not None)))
+                *graph.remarks, *remarks(found, calibrated=samples is not None),
+                *slope_remarks(graph, self.weight_bits)))
         return self.separated(optimise(graph, dump_after=dump_after, sizes=sizes, scales=scales))
 
     def separated(self, graph: Graph) -> Graph:

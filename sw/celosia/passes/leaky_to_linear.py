@@ -6,7 +6,28 @@ import numpy as np
 
 from celosia.graph import Activate, BatchNorm, Conv, Graph, Leaky, Move, Node
 from celosia.passes.rewriting import fresh
+from celosia_spec.block import bfp
 from celosia_spec.epilogue import Relu
+
+_OFF = 0.05
+"""Share by which a slope is another than asked for before that is told."""
+
+
+def slope_remarks(graph: Graph, weight_bits: int) -> list[str]:
+    """Return a line for each layer whose slope its row of two weights does not hold well."""
+    told = []
+    for node in graph.nodes:
+        if isinstance(node, Leaky):
+            mantissas, exponents = bfp(np.stack([node.slope, 1 - node.slope], axis=1), weight_bits,
+                                       axis=0)
+            found = np.ldexp(mantissas[:, 0].astype(np.float64), exponents - (weight_bits - 2))
+            off = np.abs(found - node.slope) - _OFF * np.abs(node.slope)
+            if off.max() > 0:
+                worst = int(off.argmax())
+                told.append(f"{node.name}: its slope {node.slope[worst]:.3g} becomes "
+                            f"{found[worst]:.3g} with {weight_bits}-bit weights; where many of "
+                            "its inputs are on that side, train with a larger one, such as 0.125")
+    return told
 
 
 def leaky_to_linear(graph: Graph) -> Graph:
