@@ -9,8 +9,10 @@ status 1 where a page is not up to date.
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
+from harness.networks import lenet5
 from harness.written_pages import main, replaced, table
 
 from celosia_boards.description import LoaderCommand, Target
@@ -87,11 +89,18 @@ def _facts(entries: Sequence[Target], found: dict[str, float]) -> str:
 
 def _commands(entry: Target) -> str:
     """What to type, from the network to the answer."""
+    image = " --program lenet5.celo" if _comes_from_flash(entry.name) else ""
     lines = [f"celosia compile {_NETWORK} --target {entry.name} -o lenet5.celo",
-             "celosia build lenet5.celo", f"celosia flash build/{entry.name}",
+             "celosia build lenet5.celo", f"celosia flash build/{entry.name}{image}",
              "celosia doctor",
              "celosia run lenet5.celo --input fashion-mnist --limit 100 --port PORT"]
     return "\n".join(f"    {line}" for line in lines)
+
+
+@cache
+def _comes_from_flash(name: str) -> bool:
+    """Whether layers of the network are copied from a board's flash in each inference."""
+    return bool(lenet5(name).main_memory["flash_bytes"])
 
 
 def _array(entry: Target) -> str:

@@ -12,7 +12,7 @@ from celosia.bands.schedule import stream_schedule
 from celosia.bands.simulate import job_of, results
 from celosia.board import Board
 from celosia.program import program_of
-from celosia_boards.host.driver import Driver
+from celosia_boards.host.driver import Driver, Probe
 from celosia_boards.host.exchange import HostError
 from celosia_boards.host.machine import Machine
 from celosia_sim import golden
@@ -126,6 +126,24 @@ def test_a_start_is_refused_behind_a_bad_image(program, image, fault, error, cha
         driver.load(job.setup, None)
         with pytest.raises(HostError, match=f"stops with error {error.name}; .* its flash"):
             driver.execute(job, 24_541)
+
+
+@pytest.mark.parametrize(("error", "change"), [
+    (Error.ABSENT, lambda image: b""),
+    (Error.DAMAGED, lambda image: damaged(image, len(image) - 100)),
+    (Error.FOREIGN, lambda image: damaged(
+        image, image.rindex(MAGIC.to_bytes(2, "little")) + 2))])
+def test_who_loads_a_program_is_told_what_its_flash_lacks(program, image, error, change):
+    job = job_of(program, np.zeros((1, *program.graph.tensors["x"].user_shape), np.float32))
+    words: list[str] = []
+    with board(change(image)) as virtual:
+        machine = Machine(SimulatedLine(virtual), ARRAY, virtual.clock_hz)
+        machine.greet()
+        driver = Driver(machine, words.append)
+        with pytest.raises(HostError, match=f"stops with error {error.name}; .* celosia flash "
+                                            "BUILD --program"):
+            driver.load(job.setup, Probe(job=job, right=lambda record: True, cycles=24_541))
+    assert len(words) == 1
 
 
 def test_a_start_is_refused_before_the_image_is_checked(program, image):

@@ -27,7 +27,7 @@ from celosia_spec.host_side import READ_BACK
 from celosia_spec.isa.frames import Reply
 from celosia_spec.isa.memories import Space
 from celosia_spec.isa.numbers import ELEMENT_BITS
-from celosia_spec.isa.registers import WAYS_OUT
+from celosia_spec.isa.registers import FLASH_ERRORS, WAYS_OUT
 
 __all__ = ["Driver", "Probe"]
 
@@ -52,7 +52,11 @@ class Lost(Exception):
 
 
 class Undone(HostError):
-    """An image was not done, however often it was tried."""
+    """An image was not done, however often it was tried; ``error`` is the machine's, 0 for none."""
+
+    def __init__(self, words: str, error: int) -> None:
+        super().__init__(words)
+        self.error = error
 
 
 @dataclass(eq=False)
@@ -86,8 +90,12 @@ class Driver:
         insist : refuse a machine that does not come to the known answers, HostError. Without it
                  such a machine is taken as it is, and not asked for them again: for who wants to
                  see what it does.
+
+        Undone where the machine stops twice with the same error of its flash, from which layers of
+        the program come: after a reset it may have such an error once, and loading forgives it.
         """
         self._setup, self._probe = setup, probe
+        flash = 0
         for attempt in range(ATTEMPTS if insist else _LENIENT):
             if attempt:
                 self.notice(f"{self.machine.name}: the board was reset while it was loaded, or the "
@@ -97,8 +105,13 @@ class Driver:
             self.overwritten += 1
             self.machine.settle()
             self.machine.write(setup[:, :2], setup[:, 2], progress)
-            if self._intact() and self._right(whole=self.machine.damages != before):
-                return
+            try:
+                if self._intact() and self._answers(whole=self.machine.damages != before):
+                    return
+            except Undone as undone:
+                if insist and undone.error in FLASH_ERRORS and undone.error == flash:
+                    raise
+                flash = undone.error
         if not insist and self._intact():
             self._probe = None
             return
@@ -225,7 +238,7 @@ class Driver:
         why = ("the line damages too much; use a shorter cable or another port" if not error else
                f"the machine stops with error {getattr(error, 'name', error)}; {way_out}")
         raise Undone(f"{self.machine.name}: image {image} was not done in {ATTEMPTS} attempts: "
-                     f"{why}")
+                     f"{why}", error)
 
     def _careful_run(self, work: Work, image: int) -> bool:
         exchange, wanted = self.machine.exchange, work.writes(image)
@@ -260,7 +273,15 @@ class Driver:
         return np.array_equal(self.machine.read(words[:, :2]) & bits, words[:, 2] & bits)
 
     def _right(self, *, whole: bool) -> bool:
-        """Whether the machine comes to the known answers: to the first, or to all."""
+        """As `_answers`; not where an image cannot be done."""
+        try:
+            return self._answers(whole=whole)
+        except Undone:
+            return False
+
+    def _answers(self, *, whole: bool) -> bool:
+        """Whether the machine comes to the known answers: to the first, or to all. Undone where one
+        of these images cannot be done."""
         if self._probe is None:
             return True
         self.overwritten += 1
@@ -270,7 +291,7 @@ class Driver:
             image = 0
             while image < job.images:
                 image = self._images(work, image, None)
-        except (Lost, Undone):
+        except Lost:
             return False
         except Endless:
             self.machine.abort()

@@ -44,12 +44,16 @@ class Error(enum.IntEnum):
     DAMAGED = _FLASH + Fault.DAMAGED
 
 
-_COMPILE, _WRITE = "compile the program again for this array", "write its image to flash again"
+FLASH_ERRORS = frozenset({Error.ABSENT, Error.FOREIGN, Error.DAMAGED})
+"""Those of what the flash holds."""
+
+_COMPILE = "compile the program again for this array"
+_WRITE = "write the program's image there: celosia flash BUILD --program PROGRAM.celo"
 
 WAYS_OUT: dict[int, str] = {
     Error.COMMAND: f"a word of the stream is no command; {_COMPILE}",
     Error.EARLY: "its flash is still being read; wait",
-    Error.ABSENT: "there is no program in its flash; write its image there",
+    Error.ABSENT: f"there is no program in its flash; {_WRITE}",
     Error.FOREIGN: f"what is in its flash is for another array; {_WRITE}",
     Error.DAMAGED: f"what is in its flash is damaged; {_WRITE}",
 }

@@ -97,7 +97,8 @@ def flash(
     if not dry_run:
         stays = "stays" if loading.stays else "is gone (--persistent keeps it)"
         print(f"{name} holds the array, which {stays} after power-off, and " + (
-            "no network yet. Load one over its serial port: celosia load PROGRAM.celo --port auto"
+            "no network of ours. Load one over its serial port: celosia load PROGRAM.celo --port "
+            "auto; of one with layers that come from flash, write them there: --program"
             if program is None else
             f"{program} in its flash. Run it: celosia run {shlex.quote(str(program))} --input FILE "
             f"--port auto"))

@@ -166,7 +166,9 @@ def _print_memories(program: Program, result: dict[str, Any]) -> None:
     print(common.wrapped(f"main memory is fullest at {program.fullest_moment}"))
     if copied := program.main_memory["flash_bytes"]:
         print(common.wrapped(f"copied from flash in each inference: "
-                             f"{sum(copied.values()) / 1024:.1f} KiB, of {', '.join(copied)}"))
+                             f"{sum(copied.values()) / 1024:.1f} KiB, of {', '.join(copied)}; "
+                             "on a board celosia flash BUILD --program PROGRAM.celo writes them "
+                             "there"))
 
 
 def _print_network(program: Program, result: dict[str, Any]) -> None:
