@@ -45,13 +45,20 @@ class Program(Compiled):
     quantised: QuantisedLoss | None = None
 
     def __post_init__(self) -> None:
-        """CompileError where a step makes some lines alone of maps that are returned together."""
+        """CompileError where a step makes some lines alone of maps that are returned together, or
+        that the host goes on with."""
         output = self.graph.output
-        if self.returns and self.steps is not None and (
-                self.graph.tensors[output].shape != self.steps.window.tensors[output].shape):
+        if self.steps is None or (
+                self.graph.tensors[output].shape == self.steps.window.tensors[output].shape):
+            return
+        if self.returns:
             raise CompileError(output, "output", "it is several maps over time, of which a step "
                                "makes some lines alone", "join them along axis 1 (torch.cat), and "
                                "split what each step gives")
+        if self.host:
+            raise CompileError(self.host[0].name, self.host[0].operator, "it reads a map over "
+                               "time, of which a step makes some lines alone", "end the network in "
+                               "front of it, and compute it of the lines that steps give")
 
     def __repr__(self) -> str:
         return text(self)

@@ -161,6 +161,41 @@ def test_a_stream_of_steps_returns_several_vectors_and_no_maps() -> None:
     assert celosia.compile(joined, x[:1], stream="time", **arguments).steps is not None
 
 
+@pytest.mark.parametrize(("name", "last"), [
+    ("argmax", lambda y: y.argmax(2)), ("argmax", lambda y: y.argmax(1)),
+    ("sigmoid", torch.sigmoid), ("softmax", lambda y: F.softmax(y, 1)),
+    ("transpose", lambda y: y.transpose(2, 3))])
+def test_a_stream_of_steps_leaves_no_map_over_time_to_the_host(name: str, last) -> None:
+    """Computed of the lines that steps give, it is what the window in one go has."""
+    torch.manual_seed(0)
+    x = np.random.default_rng(1).normal(size=(8, 1, 12, 4)).astype(np.float32)
+    arguments = {"target": TARGET, "calibration": x, "exponents": "static", "accuracy": "none"}
+    layer = nn.Conv2d(1, 3, (3, 4))
+    refused = Function(lambda a, x: last(F.relu(a(x))), layer)
+    with pytest.raises(CompileError, match=rf"^{name}.*: it reads a map over time, of which a step "
+                                           "makes some lines alone; end the network in front of "
+                                           "it, and compute it of the lines that steps give"):
+        celosia.compile(refused, x[:1], stream="time", **arguments)
+    kept = celosia.compile(Function(lambda a, x: F.relu(a(x)), layer), x[:1], stream="time",
+                           **arguments)
+    lines = x[:2].reshape(24, 4)[:21]
+    found = celosia.run(kept, lines.reshape(21, 1, 1, 4)).answer
+    collected = torch.from_numpy(np.concatenate(list(found), axis=1)[None])
+    assert collected.shape == (1, 3, 10, 1)
+    whole = celosia.compile(refused, x[:1], **arguments)
+    wanted = celosia.run(whole, lines[None, None, 9:]).answer
+    assert np.allclose(last(collected).numpy(), wanted, rtol=1e-12, atol=0)
+
+
+def test_a_stream_of_steps_leaves_the_end_of_a_vector_to_the_host() -> None:
+    x = np.random.default_rng(1).normal(size=(8, 1, 12, 4)).astype(np.float32)
+    model = nn.Sequential(nn.Conv2d(1, 4, 4), nn.Flatten(), nn.Linear(36, 3), nn.Softmax(1))
+    program = celosia.compile(model.eval(), x[:1], target=TARGET, calibration=x,
+                              exponents="static", stream="time")
+    assert program.steps is not None
+    assert program.host
+
+
 SCALES = {      # how much larger than the other output the first is; how both are made
     "one layer": (lambda scale: Function(lambda a, b, x: (scale * a(x), b(x)), conv(3), conv(2))),
     "copied": (lambda scale: Function(lambda a, b, x: (scale * F.relu(a(x)), b(x)), conv(3),

@@ -214,6 +214,11 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
         lambda: Function(lambda a, x: a(F.pad(x, (1, 1), value=torch.inf)), conv()),
         "pad (pad): pads [1, 1] with inf; pad height and width with zeros or another number",
         lambda: Function(lambda a, x: a(F.pad(x, (1, 1), value=2.0)), conv())),
+    "padded with a number and cut": (
+        lambda: Function(lambda a, x: a(F.pad(x, (2, -1), value=2.0)), conv()),
+        "pad (pad): pads [2, -1] with 2, and a side below zero cuts lines or columns off; cut them "
+        "off by a slice, and pad what is left",
+        lambda: Function(lambda a, x: a(F.pad(x[..., :-1], (2, 0), value=2.0)), conv())),
     "reshaped in the middle": (
         lambda: Function(lambda a, b, x: b(a(x).reshape(1, 64, 9, 8)), WIDE(), conv(64)),
         "reshape (reshape): of a map of 64 x 9 x 8 it moves elements one by one, and 4,096 at most "

@@ -154,6 +154,9 @@ def pad(call: Call) -> Node | list[Node]:
     amounts = [int(v) for v in call.args["pad"]] + [0] * 8
     sides = 2 * (len(call.shape) - 2)
     value = float(call.args["value"])
+    if value and min(amounts[:sides]) < 0:
+        raise call.refuse(f"pads {call.args['pad']} with {value:g}, and a side below zero cuts "
+                          "lines or columns off", "cut them off by a slice, and pad what is left")
     if not abs(value) < activations.BEYOND or min(amounts) < 0 or any(amounts[sides:]):
         raise call.refuse(f"pads {call.args['pad']} with {value:g}",
                           "pad height and width with zeros or another number")
