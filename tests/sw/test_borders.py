@@ -2,6 +2,7 @@
 lies between their elements: what the passes make of them is what PyTorch computes."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+from celosia.frontend.decomposed import _around  # noqa: E402
 from moved import compare  # noqa: E402
 from returning import Function, conv  # noqa: E402
 
@@ -178,3 +180,9 @@ def test_what_no_map_has_is_no_border(name: str) -> None:
     with pytest.raises(ValueError, match=problem):
         check_nodes(graph.tensors, [node], find_target("icebreaker").array, input=graph.input,
                     output=graph.output)
+
+
+def test_the_other_end_is_pytorchs_whatever_is_cut() -> None:
+    x = torch.arange(60.0).reshape(1, 2, 6, 5)
+    for pad in product(range(-2, 3), repeat=4):
+        assert torch.equal(_around(x, list(pad)), F.pad(x, pad, mode="circular")), pad
