@@ -63,7 +63,7 @@ OPCODE = Word("op", (
 
 COMMAND = Word("command", (
     Field("command", 1, False, "1"),
-    Field("op", 7, False, "`Op`"),
+    Field("op", OPCODE.bits, False, "`Op`"),
     Field("argument", 8, False, "words that follow, where any do", offset=1),
 ))
 """A command; the words of its `Record` follow, and behind those of a table its words."""
