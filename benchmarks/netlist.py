@@ -68,7 +68,8 @@ def measure(arguments: argparse.Namespace) -> Result:
             found = program_of(stream_schedule(quantised, array), target=name, exponents=mode)
             with progress(f"{name}, {mode}") as report:
                 ran = run(found.program, x, simulated(found.program, design=design,
-                                                      progress=report), tensors=True)
+                                                      progress=report),
+                          tensors=found.program.places)
             values, mismatches = _compare(found, ran, run_golden(quantised, x),
                                           input_saturated(quantised, x))
             wrong = int((ran.cycles != found.predicted_cycles).sum())

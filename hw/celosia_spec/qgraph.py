@@ -86,6 +86,13 @@ class QTensor:
         """Return stored mantissas (N, *shape) as whole ones, (N, *numbers)."""
         return (m[:, ::2] << self.low) + m[:, 1::2] if self.low else m
 
+    def values(self, m: np.ndarray, exponents: np.ndarray) -> np.ndarray:
+        """Return the numbers that stored mantissas (N, *shape) are at exponents (N,), exactly, in
+        the float network's own scale: float64 (N, *user_shape)."""
+        lsbs = self.whole.lsb(exponents)[:, None, None, None] - self.larger
+        numbers: np.ndarray = np.ldexp(self.joined(m).astype(np.float64), lsbs)
+        return numbers.reshape(len(m), *self.user_shape)
+
 
 def static_exponent(tensors: Mapping[str, QTensor], name: str) -> int | None:
     """Return the exponent that a tensor has for every image, its own or the one it keeps; None

@@ -134,10 +134,8 @@ class _Half:
         """Of the outputs if nothing but the input were rounded, dB."""
         tensor = self.quantised.tensors[self.quantised.input]
         m, exponents = golden.quantise_input(self.quantised, self.held)
-        lsbs = tensor.whole.lsb(exponents)[:, None, None, None] - tensor.larger
-        rounded = np.ldexp(tensor.joined(m).astype(np.float64), lsbs)
-        return worst_ratio(self.exact, outputs(self.exact, rounded.reshape(self.held.shape)),
-                      self.wanted)
+        return worst_ratio(self.exact, outputs(self.exact, tensor.values(m, exponents)),
+                           self.wanted)
 
     def wide(self, compiler: Compiler) -> "_Half":
         """Return the same with a wide input; CompileError where there can be none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,13 @@ from celosia.results import (
     Progress,
     RunResult,
     Stages,
+    Tensors,
     as_images,
     from_parts,
     joined,
+    of_all_runs,
     result_of,
+    stored_names,
 )
 from celosia_spec.errors import CelosiaError, refusals
 
@@ -52,20 +55,22 @@ class GoldenModel:
 
     name, about = GOLDEN, "golden model"
 
-    def run(self, program: Program, images: np.ndarray, meanwhile: Meanwhile) -> RunResult:
-        """Return the results of inputs (N, ...)."""
+    def run(self, program: Program, images: np.ndarray, meanwhile: Meanwhile,
+            tensors: Collection[str] = ()) -> RunResult:
+        """Return the results of inputs (N, ...), with the stored tensors of these names."""
         from celosia_sim.golden import run as run_golden
 
         output, parts = program.graph.output, []
         for start in range(0, len(images), CHUNK):
             with refusals():
-                golden = run_golden(program.graph, images[start:start + CHUNK], keep_tensors=False)
-            parts.append((golden.mantissas[output], golden.exponents[output], golden.saturated))
+                golden = run_golden(program.graph, images[start:start + CHUNK],
+                                    keep_tensors=bool(tensors))
+            parts.append(from_parts(
+                program, golden.mantissas[output], golden.exponents[output], golden.saturated, None,
+                {name: (golden.mantissas[name], golden.exponents[name]) for name in tensors}))
             if meanwhile.progress:
                 meanwhile.progress(min(start + CHUNK, len(images)), len(images))
-        mantissa, exponent, saturated = (np.concatenate(part)
-                                         for part in zip(*parts, strict=True))
-        return from_parts(program, mantissa, exponent, saturated, None)
+        return joined(parts)
 
     @contextmanager
     def stream(self, program: Program, meanwhile: Meanwhile) -> Iterator[Stream]:
@@ -86,10 +91,12 @@ class Simulator:
     def about(self) -> str:
         return f"{self.name}, the gateware simulated"
 
-    def run(self, program: Program, images: np.ndarray, meanwhile: Meanwhile) -> RunResult:
-        """Return the results of inputs (N, ...)."""
-        return result_of(program, simulate(program, images, self.name, progress=meanwhile.progress,
-                                           stages=meanwhile.stages))
+    def run(self, program: Program, images: np.ndarray, meanwhile: Meanwhile,
+            tensors: Collection[str] = ()) -> RunResult:
+        """Return the results of inputs (N, ...), with the stored tensors of these names."""
+        return result_of(program, simulate(program, images, self.name, tensors=tensors,
+                                           progress=meanwhile.progress,
+                                           stages=meanwhile.stages), tensors)
 
     @contextmanager
     def stream(self, program: Program, meanwhile: Meanwhile) -> Iterator[Stream]:
@@ -108,7 +115,8 @@ class Simulator:
     @contextmanager
     def machine(self, program: Program, meanwhile: Meanwhile) -> Iterator[Machine]:
         """Yield what runs images as `celosia.board.Board.simulate` does."""
-        def run(images: np.ndarray, *, tensors: bool, progress: Progress | None) -> SimResult:
+        def run(images: np.ndarray, *, tensors: Collection[str],
+                progress: Progress | None) -> SimResult:
             return simulate(program, images, self.name, tensors=tensors, progress=progress,
                             stages=meanwhile.stages)
 
@@ -121,10 +129,11 @@ class BoardAt:
 
     port: str | None
 
-    def run(self, program: Program, images: np.ndarray, meanwhile: Meanwhile) -> RunResult:
-        """Return the results of inputs (N, ...)."""
+    def run(self, program: Program, images: np.ndarray, meanwhile: Meanwhile,
+            tensors: Collection[str] = ()) -> RunResult:
+        """Return the results of inputs (N, ...), with the stored tensors of these names."""
         with self._loaded(program, meanwhile) as board:
-            return board.run(images, progress=meanwhile.progress)
+            return board.run(images, tensors=tuple(tensors), progress=meanwhile.progress)
 
     @contextmanager
     def stream(self, program: Program, meanwhile: Meanwhile) -> Iterator[Stream]:
@@ -170,9 +179,9 @@ def named(backend: str) -> Backend:
 
 
 @names_extra
-def run(program: Program, x: Any, backend: str = GOLDEN, *, progress: Progress | None = None,
-        stages: Stages | None = None, notice: Notice | None = None,
-        baud: int | None = None) -> RunResult:
+def run(program: Program, x: Any, backend: str = GOLDEN, *, tensors: Tensors = False,
+        progress: Progress | None = None, stages: Stages | None = None,
+        notice: Notice | None = None, baud: int | None = None) -> RunResult:
     """Run N inputs on a backend.
 
     x       : float32 (N, ...), shaped as the network's input. Of a program in steps of time N
@@ -180,18 +189,21 @@ def run(program: Program, x: Any, backend: str = GOLDEN, *, progress: Progress |
     backend : "golden" (NumPy), "verilator" or "icarus" (the simulated gateware), "board:PORT" (a
               flashed board, which gets the program first; see `celosia.connect` for PORT), "board"
               (the port that CELOSIA_PORT names, else "board:auto").
+    tensors : True for all that the layers store, and the input, in the result's ``tensors``; or
+              names of layers. A machine runs once more to the end of each, and is read there.
     progress, stages : what to call meanwhile: as inputs are done, and as a simulator is built or a
               board loaded.
     notice  : called with a line where something went wrong on a board and was mended.
     baud    : of a board's port; None is what its target is built for.
 
-    CelosiaError where the shape is wrong, a value is not finite, or the backend is not there.
+    CelosiaError where the shape is wrong, a value is not finite, the backend is not there, or a
+    layer is none; and for tensors of a program in steps.
     """
-    images, found = as_images(program, x), named(backend)
+    images, found, names = as_images(program, x), named(backend), stored_names(program, tensors)
     meanwhile = Meanwhile(progress=progress, stages=stages, notice=notice, baud=baud)
     if program.steps is not None:
         return run_steps(program, images, found, meanwhile)
-    return found.run(program, images, meanwhile)
+    return found.run(program, images, meanwhile, names)
 
 
 @contextmanager
@@ -229,10 +241,12 @@ def run_steps(program: Program, images: np.ndarray, backend: Backend,
     return joined(parts)
 
 
-def simulate(program: Program, images: np.ndarray, simulator: str, *, tensors: bool = False,
-             progress: Progress | None = None, stages: Stages | None = None) -> SimResult:
+def simulate(program: Program, images: np.ndarray, simulator: str, *,
+             tensors: Collection[str] = (), progress: Progress | None = None,
+             stages: Stages | None = None) -> SimResult:
     """Return the ``SimResult`` of images (N, ...), quantised as the host does.
 
+    tensors : names of those to be read, too.
     ``saturated`` then also tells of the input, which the machine does not see.
     """
     from celosia.bands.session import run as run_stream
@@ -241,7 +255,7 @@ def simulate(program: Program, images: np.ndarray, simulator: str, *, tensors: b
     from celosia_sim.golden import input_saturated
 
     with refusals():
-        execute = simulated(program.program, simulator=simulator, progress=progress,
-                            stages=stages or unseen)
+        execute = simulated(program.program, simulator=simulator, stages=stages or unseen,
+                            progress=of_all_runs(progress, program, tensors))
         result = run_stream(program.program, images, execute, tensors=tensors)
     return replace(result, saturated=result.saturated | input_saturated(program.graph, images))

@@ -11,7 +11,17 @@ import numpy as np
 
 from celosia.board_programs import BoardProgram, board_program
 from celosia.program import Program
-from celosia.results import Notice, Progress, RunResult, Stages, as_images, result_of
+from celosia.results import (
+    Notice,
+    Progress,
+    RunResult,
+    Stages,
+    Tensors,
+    as_images,
+    of_all_runs,
+    result_of,
+    stored_names,
+)
 from celosia_boards.host.driver import Driver
 from celosia_boards.host.job import Job, Record
 from celosia_boards.host.link import Line
@@ -116,38 +126,37 @@ class Board:
         return Loaded(bytes=BLOCK_BYTES * frames, frames=frames,
                       seconds=self._line.now() - started)
 
-    def run(self, x: Any, *, progress: Progress | None = None) -> RunResult:
-        """Run N inputs of the loaded program; x : float32 (N, ...), as `celosia.run` takes it.
+    def run(self, x: Any, *, tensors: Tensors = False,
+            progress: Progress | None = None) -> RunResult:
+        """Run N inputs of the loaded program; x, tensors : as `celosia.run` takes them.
 
         Every answer is of the program that was loaded and of the input given, or an error is
         raised. A board that lost its program meanwhile gets it again (``on_notice``). ``cycles``
         are counted by the board.
         """
-        result = self.simulate(x, progress=progress)
+        result = self.simulate(x, tensors=tensors, progress=progress)
         other = np.flatnonzero(result.cycles != self.program.predicted_cycles)
         if len(other):
             raise CelosiaError(
                 f"{self.name}: the board counts {int(result.cycles[other[0]]):,} cycles for image "
                 f"{other[0]}, time after time, where {self.program.predicted_cycles:,} were "
                 f"predicted; see in which layer: celosia compare --port {self.name}")
-        return result_of(self.program, result)
+        return result_of(self.program, result, stored_names(self.program, tensors))
 
-    def simulate(self, x: Any, *, tensors: bool = False,
+    def simulate(self, x: Any, *, tensors: Tensors = False,
                  progress: Progress | None = None) -> SimResult:
-        """Do what `celosia.backends.simulate` does, on the board.
-
-        tensors : also run layer by layer and read every stored tensor.
-        """
+        """Do what `celosia.backends.simulate` does, on the board; tensors : as `run` takes them."""
         from celosia_sim.golden import input_saturated
 
         program = self.program
-        images = as_images(program, x)
+        images, names = as_images(program, x), stored_names(program, tensors)
+        progress = of_all_runs(progress, program, names)
         assert self._given is not None
 
         def execute(job: Job, cycles: int, exact: bool) -> Record:
             return self._execute(job, cycles, progress, exact=exact)
 
-        found = self._given.simulate(images, execute, tensors=tensors)
+        found = self._given.simulate(images, execute, tensors=names)
         return replace(found, cycles=_whole(found.cycles, program.predicted_cycles),
                        saturated=found.saturated | input_saturated(program.graph, images))
 

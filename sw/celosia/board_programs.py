@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -46,8 +46,9 @@ class BoardProgram(Protocol):
     @property
     def probe(self) -> Probe | None: ...
 
-    def simulate(self, images: np.ndarray, execute: Execute, *, tensors: bool) -> SimResult:
-        """Run float32 images (N, ...); tensors : also layer by layer, and read what is stored."""
+    def simulate(self, images: np.ndarray, execute: Execute, *,
+                 tensors: Collection[str]) -> SimResult:
+        """Run float32 images (N, ...); tensors : names of those that are read, too."""
         ...
 
     def count_to_each_end(self, execute: Execute) -> np.ndarray:
@@ -88,7 +89,8 @@ class _Windows:
         return _probe(self._file, images, job, lambda record: results(
             self._program, job, record))
 
-    def simulate(self, images: np.ndarray, execute: Execute, *, tensors: bool) -> SimResult:
+    def simulate(self, images: np.ndarray, execute: Execute, *,
+                 tensors: Collection[str]) -> SimResult:
         from celosia.bands.session import run
 
         cycles, exact = self._file.predicted_cycles, [True]
@@ -156,7 +158,8 @@ class _Steps(_Windows):
 
         return Probe(job=job, right=right, cycles=self._file.step_cycles[0])
 
-    def simulate(self, images: np.ndarray, execute: Execute, *, tensors: bool) -> SimResult:
+    def simulate(self, images: np.ndarray, execute: Execute, *,
+                 tensors: Collection[str]) -> SimResult:
         raise CelosiaError("the program takes steps of time: give them to board.stream(), one "
                            "after the other")
 

@@ -10,7 +10,7 @@ from celosia.bands.occupancy import Kind, Piece, section_piece
 from celosia.bands.program import StreamProgram
 from celosia.bands.report import spent
 from celosia.program import Program
-from celosia.show import count
+from celosia.show import count, span
 from celosia_spec.isa.array import ENTRY_WORDS
 from celosia_spec.isa.controls import LAYER, Op
 from celosia_spec.isa.fills import accesses, first_element, run
@@ -322,9 +322,3 @@ def _closed(command: Command, own: LayerWords, found: Sequence[Piece], at: int) 
 _SAYS = {Op.COPY: _copy, Op.TAPS: _table(1), Op.TILES: _table(TILE_WORDS),
          Op.JOIN: _join, Op.LAYER: _fields, Op.FILL: _fill, Op.BAND: _band, Op.WAIT: _wait}
 """What says a command of a layer in a sentence."""
-
-
-def span(numbers: Sequence[int]) -> str:
-    """Return from where to where numbers go."""
-    least, most = min(numbers), max(numbers)
-    return f"{least:,}" if least == most else f"{least:,} to {most:,}"

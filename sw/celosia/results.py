@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from celosia_spec.errors import CelosiaError
+from celosia_spec.errors import CelosiaError, quoted
 from celosia_spec.inputs import as_array
 from celosia_spec.network_inputs import joined as joined_inputs
 
 if TYPE_CHECKING:
     from celosia.bands.session import SimResult
     from celosia.program import Program
-    from celosia_spec.qgraph import QGraph, QTensor
+    from celosia_spec.qgraph import QGraph
 
 Progress = Callable[[int, int], None]
 """Called with the number of inputs done and the number of all."""
@@ -25,6 +25,28 @@ Notice = Callable[[str], None]
 Stages = Callable[[str, int, int], None]
 """Called as a simulator is built for an array, which the first time takes minutes: the stage, how
 many of its steps are begun, and how many it has (0 of 0 where they are not known)."""
+
+
+Tensors = bool | Sequence[str]
+"""Which stored tensors are asked for: all of them, none, or those of these names."""
+
+Stored = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""Stored tensors by name: mantissas, int (N, C, H, W), and exponents, int (N,)."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StoredTensor:
+    """What a layer has stored of N inputs, behind its activation and pooling; or the input itself.
+
+    mantissa : int32 (N, C, H, W), as layers that read it see it, and of the network's output the
+               host; a vector is (N, F, 1, 1). Of a wide input channels are high and low parts.
+    exponent : int32 (N,).
+    values   : float64 (N, F) of a vector, else (N, C, H, W), exact, in the float network's scale.
+    """
+
+    mantissa: np.ndarray
+    exponent: np.ndarray
+    values: np.ndarray
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -39,6 +61,8 @@ class RunResult:
     saturated: bool (N,), True where a rounding or the input was clipped.
     cycles   : int64 (N,), from start to done; None from the golden model.
     layer_cycles : int64 (N, layers), as predicted, where their sums are ``cycles``; else None.
+    tensors  : the stored tensors that were asked for, by the names of their layers, or that of the
+               input; the same on every backend.
     """
 
     mantissa: np.ndarray
@@ -48,6 +72,7 @@ class RunResult:
     saturated: np.ndarray
     cycles: np.ndarray | None
     layer_cycles: np.ndarray | None
+    tensors: Mapping[str, StoredTensor] = field(default_factory=dict)
 
     @property
     def answer(self) -> np.ndarray:
@@ -60,8 +85,11 @@ class RunResult:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """All of it as arrays with names: an only answer is "answer", others "answer.NAME"."""
+        """All of it as arrays with names: an only answer is "answer", others "answer.NAME"; stored
+        tensors are "tensor.NAME.mantissa", "tensor.NAME.exponent" and "tensor.NAME.values"."""
         found = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        found |= {f"tensor.{name}.{part}": value for name, tensor in self.tensors.items()
+                  for part, value in vars(tensor).items()}
         if len(self.answers) == 1:
             return found | {"answer": self.answer}
         return found | {f"answer.{name}": answer for name, answer in self.answers.items()}
@@ -79,7 +107,10 @@ def joined(parts: Sequence[RunResult]) -> RunResult:
                  for name in first.answers},
         saturated=of("saturated"), cycles=None if first.cycles is None else of("cycles"),
         layer_cycles=None if any(part.layer_cycles is None for part in parts) else of(
-            "layer_cycles"))
+            "layer_cycles"),
+        tensors={name: StoredTensor(**{field: np.concatenate(
+            [vars(part.tensors[name])[field] for part in parts]) for field in vars(tensor)})
+                 for name, tensor in first.tensors.items()})
 
 
 def _read(graph: QGraph) -> np.ndarray:
@@ -120,33 +151,68 @@ def as_images(program: Program, x: Any) -> np.ndarray:
     return array
 
 
-def _lsbs(tensor: QTensor, exponent: np.ndarray) -> np.ndarray:
-    """Return the exponents of an output's mantissas in the network's own scale, (N, ...)."""
-    lsb = tensor.format.lsb(exponent)
-    if not tensor.raised:
-        return lsb.reshape(-1, *[1] * len(tensor.user_shape))
-    raised = np.broadcast_to(tensor.larger, tensor.shape)
-    own: np.ndarray = lsb.reshape(-1, *[1] * len(tensor.user_shape)) - raised.reshape(
-        1, *tensor.user_shape)
-    return own
+def stored_names(program: Program, wanted: Tensors) -> tuple[str, ...]:
+    """Return the names of the stored tensors that are asked for, in the program's order.
+    CelosiaError where one is none, and where a program takes steps."""
+    graph = program.graph
+    known = (graph.input, *(node.output for node in graph.nodes))
+    names = known if wanted is True else wanted or ()
+    names = (names,) if isinstance(names, str) else tuple(names)
+    for name in names:
+        if name not in known:
+            raise CelosiaError(f"tensors: no layer {quoted(str(name))}; the program stores "
+                               f"{', '.join(known)}")
+    if names and program.steps is not None:
+        raise CelosiaError("tensors: the program takes steps of time, between which most maps give "
+                           "their place away; compile the model without stream, and run windows")
+    return tuple(name for name in known if name in names)
 
 
-def result_of(program: Program, simulation: SimResult) -> RunResult:
-    """Return what users get of a run on the machine, simulated or on a board."""
+def of_all_runs(progress: Progress | None, program: Program,
+                tensors: Collection[str]) -> Progress | None:
+    """Return what runs of all inputs to each of some tensors, and one to the end, call, for
+    ``progress`` to see them as one."""
+    runs, whole = 1 + len({*tensors} - {program.graph.output}), 0
+    if progress is None or runs == 1:
+        return progress
+
+    def one(done: int, of: int) -> None:
+        nonlocal whole
+        if whole < runs:
+            progress((whole * of + done) // runs, of)
+            whole += done == of
+
+    return one
+
+
+def result_of(program: Program, simulation: SimResult, tensors: Collection[str]) -> RunResult:
+    """Return what users get of a run on the machine, simulated or on a board.
+
+    tensors : names of those that they asked for.
+    """
+    output = {program.graph.output: (simulation.output, simulation.exponent)}
     return from_parts(program, simulation.output, simulation.exponent, simulation.saturated,
-                      simulation.cycles)
+                      simulation.cycles, {name: (simulation.tensors | output)[name]
+                                          for name in tensors})
 
 
 def from_parts(program: Program, mantissa: np.ndarray, exponent: np.ndarray,
-               saturated: np.ndarray, cycles: np.ndarray | None) -> RunResult:
+               saturated: np.ndarray, cycles: np.ndarray | None, tensors: Stored) -> RunResult:
     """Return the result of output mantissas, int (N, C, H, W), and what came with them."""
     tensor = program.graph.tensors[program.graph.output]
-    mantissa = mantissa.reshape(len(mantissa), *tensor.user_shape).astype(np.int32)
-    values = np.ldexp(mantissa.astype(np.float64), _lsbs(tensor, exponent))
+    values = tensor.values(mantissa, exponent)
+    mantissa = mantissa.reshape(values.shape).astype(np.int32)
     layers = np.array([layer.predicted_cycles for layer in program.layers])
     exact = cycles is not None and (cycles == layers.sum()).all()
     returned = program.returned(values)
     return RunResult(mantissa=mantissa, exponent=exponent.astype(np.int32), values=values,
                      answers={output.name: output.answer(returned) for output in program.outputs},
                      saturated=saturated, cycles=cycles,
-                     layer_cycles=np.tile(layers, (len(mantissa), 1)) if exact else None)
+                     layer_cycles=np.tile(layers, (len(mantissa), 1)) if exact else None,
+                     tensors={name: _stored(program.graph, name, *stored)
+                              for name, stored in tensors.items()})
+
+
+def _stored(graph: QGraph, name: str, mantissa: np.ndarray, exponent: np.ndarray) -> StoredTensor:
+    return StoredTensor(mantissa=mantissa.astype(np.int32), exponent=exponent.astype(np.int32),
+                        values=graph.tensors[name].values(mantissa, exponent))

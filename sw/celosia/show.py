@@ -1,6 +1,7 @@
 """A program in three lines, and as a notebook shows it."""
 
 import math
+from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -30,6 +31,12 @@ def rate(cycles: int, clock_mhz: float) -> Rate:
 def count(number: int, one: str, more: str | None = None) -> str:
     """Return a number of things."""
     return f"{number:,} {one if number == 1 else more or one + 's'}"
+
+
+def span(numbers: Sequence[int]) -> str:
+    """Return from where to where numbers go."""
+    least, most = min(numbers), max(numbers)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def figure(number: float) -> str:

@@ -62,7 +62,7 @@ def on_golden(program: Program) -> Stream:
             found = golden.run(x)
         return from_parts(
             program, found.mantissas[None], np.array([found.exponent]),
-            np.array([found.saturated]) | input_saturated(program.graph, x[None]), None)
+            np.array([found.saturated]) | input_saturated(program.graph, x[None]), None, {})
 
     return Stream(program, take, golden.reset)
 
@@ -75,6 +75,7 @@ def on_machine(program: Program, machine: Stepping) -> Stream:
         with refusals():
             found = machine.run(x)
         return from_parts(program, found.output, found.exponent,
-                          found.saturated | input_saturated(program.graph, x[None]), found.cycles)
+                          found.saturated | input_saturated(program.graph, x[None]), found.cycles,
+                          {})
 
     return Stream(program, take, machine.reset)

@@ -17,7 +17,7 @@ from celosia.backends import (
     run_steps,
 )
 from celosia.program import Program
-from celosia.results import Notice, Progress, Stages, as_images
+from celosia.results import Notice, Progress, Stages, as_images, stored_names
 from celosia_spec.errors import CelosiaError, refusals
 
 CHUNK = 100
@@ -143,7 +143,7 @@ def _compare_chunk(program: Program, images: np.ndarray, start: int, machine: Ca
     report = progress and (lambda done, _: progress(start + done, len(images)))
     with refusals():
         golden = run_golden(program.graph, chunk, keep_tensors=True)
-    simulation = machine(chunk, tensors=True, progress=report)
+    simulation = machine(chunk, tensors=stored_names(program, True), progress=report)
     output = program.graph.output
     for name in (program.graph.input, *(node.output for node in program.graph.nodes)):
         if name in simulation.tensors and name != output:

@@ -135,6 +135,12 @@ def test_steps_are_windows_on_the_gateware(listener, whole, sound):
     assert listener.predicted_cycles == max(listener.step_cycles)
 
 
+def test_what_layers_store_is_told_of_windows(listener, whole, sound):
+    with pytest.raises(CelosiaError, match="^tensors: .* compile the model without stream"):
+        celosia.run(listener, sound, tensors=True)
+    assert len(celosia.run(whole, windows(sound), tensors=True).tensors) == 6
+
+
 def test_one_step_at_a_time(listener, whole, sound):
     right = celosia.run(whole, windows(sound)).mantissa
     with celosia.stream(listener, "verilator") as stream:

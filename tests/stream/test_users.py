@@ -77,14 +77,26 @@ def test_dense_and_sparse_side_by_side(program):
     assert all(layer.cycles_bound < layer.cycles_sparse for layer in found.layers)
 
 
-def test_a_board_tells_every_tensor_and_every_layers_cycles(program, target, images):
+def test_every_backend_tells_every_tensor_and_a_board_every_layers_cycles(program, target, images):
     """Its layers have several bands, and so lists of which single chunks are read."""
-    wanted = golden.run(program.graph, images)
+    names, wanted = ["x", "conv1", "conv2", "fc1", "fc2", "fc3"], golden.run(program.graph, images)
+
+    def check(found, names=names):
+        assert list(found.tensors) == names
+        for name, tensor in found.tensors.items():
+            assert np.array_equal(tensor.mantissa, wanted.mantissas[name]), name
+            assert np.array_equal(tensor.exponent, wanted.exponents[name]), name
+        assert np.array_equal(found.tensors[names[-1]].values, found.values) == ("fc3" in names)
+
+    check(celosia.run(program, images, tensors=True))
+    done = []
+    check(celosia.run(program, images, "verilator", tensors=True,
+                      progress=lambda *at: done.append(at)))
+    assert done == sorted(done) and done[0] == (0, 3) and done[-1] == (3, 3)
     with VirtualBoard(target, byte_level=True) as virtual, Board(SimulatedLine(virtual)) as board:
         board.load(program)
-        for name, (mantissas, exponents) in board.simulate(images, tensors=True).tensors.items():
-            assert np.array_equal(mantissas, wanted.mantissas[name]), name
-            assert np.array_equal(exponents, wanted.exponents[name]), name
+        check(board.run(images, tensors=True))
+        check(board.run(images, tensors=("fc1", "conv2")), ["conv2", "fc1"])
         *layers, total = count(program, board)
         assert [entry.name for entry in layers] == [layer.name for layer in program.layers]
         for entry, layer in zip(layers, program.layers, strict=True):

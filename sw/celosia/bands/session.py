@@ -1,5 +1,6 @@
 """A program on N inputs, whatever carries out its jobs."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,8 +24,8 @@ class SimResult:
     saturated    : bool (N,), the machine's sticky flag.
     cycles       : int64 (N,), from the clock edge that accepts ``start`` to the one that raises
                    ``done``, by the machine's own counter; of a simulated one also at its ports.
-    tensors      : name -> (mantissa int32 (N, C, H, W), exponent int32 (N,)); empty unless asked
-                   for. From a second, layer-by-layer run of every image.
+    tensors      : name -> (mantissa int32 (N, C, H, W), exponent int32 (N,)) of those asked for,
+                   but the output, each from another run of every image, to the end of its layer.
     """
 
     output: np.ndarray
@@ -35,19 +36,18 @@ class SimResult:
 
 
 def run(program: StreamProgram, images: np.ndarray, execute: Execute, *,
-        tensors: bool = False) -> SimResult:
+        tensors: Collection[str] = ()) -> SimResult:
     """Return what N images, floats (N, *user_shape), give.
 
     execute : carries out a job.
-    tensors : also run to each layer, and read what it has stored, and the network's input.
+    tensors : names of layers to run to, too, to read what they have stored; or of the network's
+              input.
     """
     job = job_of(program, images)
     found = results(program, job, execute(job))
-    held = {}
-    if tensors:
-        held[program.graph.input] = _read(program, job, execute, None)
-        for at in range(len(program.layers) - 1):
-            held[program.layers[at].node.output] = _read(program, job, execute, at)
+    stored = (program.graph.input, *(layer.node.output for layer in program.layers[:-1]))
+    held = {name: _read(program, job, execute, at, name)
+            for at, name in enumerate(stored, -1) if name in tensors}
     return SimResult(
         output=found.output.astype(np.int32), exponent=found.exponent.astype(np.int32),
         saturated=found.saturated, cycles=found.cycles, tensors=held)
@@ -73,14 +73,12 @@ def ends(program: StreamProgram) -> np.ndarray:
                      clocked(program)[0].cycles])
 
 
-def _read(program: StreamProgram, job: Job, execute: Execute,
-          layer: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Run to the end of a layer, and return its output as it is stored, mantissas int32
-    (N, C, H, W) and exponents int32 (N,); without one, of the input."""
-    graph = program.graph
-    name = graph.input if layer is None else program.layers[layer].node.output
-    stop = _list(cut(program, -1 if layer is None else layer))
-    at = addresses(graph.tensors[name], program.places[name])
+def _read(program: StreamProgram, job: Job, execute: Execute, layer: int,
+          name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Run to the end of a layer, before the first one for -1, and return a tensor as it is stored
+    then, mantissas int32 (N, C, H, W) and exponents int32 (N,)."""
+    stop = _list(cut(program, layer))
+    at = addresses(program.graph.tensors[name], program.places[name])
     at = np.concatenate([
         np.column_stack([np.full(at.size, Space.MAIN), at.ravel()]),
         [[Space.EXPONENTS, program.slots[name]]]]).astype(np.uint32)

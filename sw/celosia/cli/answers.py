@@ -14,7 +14,7 @@ from celosia.cli.tables import width
 from celosia.program import Program
 from celosia.results import RunResult
 from celosia.samples import Samples
-from celosia.show import count
+from celosia.show import count, span
 from celosia_spec.errors import quoted
 from celosia_spec.outputs import Output
 
@@ -58,6 +58,27 @@ def show_answers(program: Program, samples: Samples, result: RunResult, outputs:
     if samples.truth is not None:
         _show_evaluation(_evaluated(program, samples, result, outputs[0]),
                          outputs[0].scoring.classes, labels)
+
+
+def stored_json(result: RunResult) -> dict[str, Any] | None:
+    """Return the shape of every stored tensor that was asked for, its exponents, and what its
+    values come to; None where none was."""
+    return {name: {"shape": list(tensor.values.shape[1:]), "exponents": tensor.exponent.tolist(),
+                   **asdict(answers.statistics(tensor.values)),
+                   "zeros": float(np.mean(tensor.mantissa == 0))}
+            for name, tensor in result.tensors.items()} or None
+
+
+def show_stored(result: RunResult) -> None:
+    """Print the same, a line a tensor."""
+    if (told := stored_json(result)) is None:
+        return
+    shown = table("stored tensors, over all inputs", "layer", "shape", "exponents", "least", "mean",
+                  "largest", "zeros", words=2)
+    for name, entry in told.items():
+        shown.add_row(name, " x ".join(map(str, entry["shape"])), span(entry["exponents"]),
+                      *_figures(entry), f"{entry['zeros']:.1%}")
+    show(shown)
 
 
 def _evaluated(program: Program, samples: Samples, result: RunResult,

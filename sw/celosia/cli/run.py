@@ -17,9 +17,9 @@ from celosia.cli.difference import difference
 from celosia.cli.progress import work
 from celosia.labels import read_labels, read_truth
 from celosia.program import Program
-from celosia.results import RunResult
+from celosia.results import RunResult, stored_names
 from celosia.samples import Samples, read_samples
-from celosia.show import clock_of, count, rate, speed
+from celosia.show import clock_of, count, rate, span, speed
 from celosia_spec.errors import CelosiaError
 from celosia_spec.files import check_output, replacing
 from celosia_spec.preprocessing import Preprocessing
@@ -43,6 +43,10 @@ def run(
         "--output", "-o", help="Results: mantissa, exponent, values, answer, saturated, and of a "
                                "simulation cycles and layer_cycles, in a .npz file; or a map as a "
                                "picture, in a .png file.")] = None,
+    tensors: Annotated[bool, typer.Option(
+        "--tensors", help="Show what every layer stores, too; in a .npz file all of it.")] = False,
+    tensor: Annotated[list[str] | None, typer.Option(
+        "--tensor", metavar="LAYER", help="Likewise of this layer; may be given again.")] = None,
     truth: Annotated[Path | None, typer.Option(
         metavar="FILE", help="The true class of each input: a number or a class name a line, or "
                              "whole numbers in a .npy file. Then accuracy and confusions are "
@@ -66,14 +70,15 @@ def run(
     loaded = common.load_program(program)
     outputs = loaded.outputs if of is None else (loaded.output(of),)
     names = _class_names(loaded, labels)
+    stored = stored_names(loaded, tensors or tensor or False)
     _check_written(loaded, output, of)
     samples = _samples(loaded, input, limit, truth, names)
     if samples.truth is not None:
         check_truth(loaded.output(of), samples.truth, len(samples.inputs))
     started = time.perf_counter()
     with work(f"running on {backend}") as shown:
-        result = backends.run(loaded, samples.inputs, backend, baud=baud, progress=shown.count,
-                         stages=shown.stage, notice=common.notice)
+        result = backends.run(loaded, samples.inputs, backend, tensors=stored, baud=baud,
+                              progress=shown.count, stages=shown.stage, notice=common.notice)
     seconds = time.perf_counter() - started
     drawn = None if output is None else _write(output, loaded, result, of)
     if json:
@@ -81,15 +86,17 @@ def run(
             "images": len(samples.inputs),
             "cycles": None if result.cycles is None else result.cycles.tolist(),
             **_predicted(loaded), "saturated": int(result.saturated.sum()), "seconds": seconds,
-            **answers.as_json(loaded, samples, result, outputs, names), "drawn": drawn,
+            **answers.as_json(loaded, samples, result, outputs, names),
+            "tensors": answers.stored_json(result), "drawn": drawn,
             "output": None if output is None else str(output)})
         return
     print(common.wrapped(
         f"{count(len(samples.inputs), 'input')} on {backend} in {seconds:.2f} s, "
         f"{int(result.saturated.sum())} saturated"
-        + ("" if result.cycles is None else f", {_span(result.cycles)} cycles each")))
+        + ("" if result.cycles is None else f", {span(result.cycles.tolist())} cycles each")))
     print(_speed(loaded))
     answers.show_answers(loaded, samples, result, outputs, names)
+    answers.show_stored(result)
     if output is not None:
         print(f"wrote {output}" + (f", black {drawn[0]:.4g}, white {drawn[1]:.4g}"
                                    if drawn else ""))
@@ -180,16 +187,11 @@ def verify(
         print(common.wrapped(
             f"{count(found.images, 'input')}, {count(len(found.tensors), 'tensor')}, "
             f"{count(found.values, 'value')}: {count(found.mismatches, 'mismatch', 'mismatches')}; "
-            f"took {_span(found.cycles)} cycles"))
+            f"took {span(found.cycles.tolist())} cycles"))
         print(_speed(loaded))
     if found.first_mismatch is not None:
         common.refuse(difference(loaded, backend, found.first_mismatch))
     if not found.passed:
-        common.refuse(f"{_span(found.cycles)} cycles instead of {found.predicted_cycles:,}; the "
-                      f"cycle model is wrong for this program, report it with the program")
-
-
-
-def _span(cycles: np.ndarray) -> str:
-    low, high = int(cycles.min()), int(cycles.max())
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        common.refuse(f"{span(found.cycles.tolist())} cycles instead of "
+                      f"{found.predicted_cycles:,}; the cycle model is wrong for this program, "
+                      f"report it with the program")
