@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from celosia_spec.errors import ArgumentError, said
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["as_array", "as_tensor", "real_array"]
+__all__ = ["as_array", "as_tensor", "real_array", "wrong_shape"]
 
 _WANTED = "give real numbers, float32 (N, ...)"
 
@@ -59,6 +61,31 @@ def real_array(x: Any, name: str) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise ArgumentError(f"{name}: elements of type {array.dtype}; {_WANTED}")
     return array
+
+
+def wrong_shape(got: Sequence[int], wanted: Sequence[int], x: str = "x",
+                taker: str = "the network takes") -> str:
+    """Return what is said of an array of another shape than is taken, and the way out where the
+    shape tells one.
+
+    got : of the array.   wanted : of one input, without the batch axis.   x : what the array is
+    called in the way out.   taker : in words, who wants the shape.
+    """
+    got, wanted = tuple(got), tuple(wanted)
+    axes = len(wanted)
+    last = (*wanted[1:], wanted[0])         # channels last
+    if axes > 1 and got[1:] == last:
+        way = f"; channels last? {x}.transpose({', '.join(map(str, (0, axes, *range(1, axes))))})"
+    elif axes > 1 and got == last:
+        way = (f"; channels last, and no batch? {x}.transpose("
+               f"{', '.join(map(str, (axes - 1, *range(axes - 1))))})[None]")
+    elif got == wanted:
+        way = f"; add the batch: {x}[None]"
+    elif math.prod(wanted) in (math.prod(got), math.prod(got[1:])) and got:
+        way = f"; reshape it: {x}.reshape(-1, {', '.join(map(str, wanted))})"
+    else:
+        way = ""
+    return f"shape {got}, {taker} (N, {', '.join(map(str, wanted))}){way}"
 
 
 def as_tensor(x: Any, name: str) -> torch.Tensor:

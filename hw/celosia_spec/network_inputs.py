@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 
 from celosia_spec.errors import ArgumentError
-from celosia_spec.inputs import as_array
+from celosia_spec.inputs import as_array, real_array, wrong_shape
+from celosia_spec.preprocessing import scaled_by
 
-__all__ = ["INPUTS_MAX", "Input", "channels", "check_inputs", "joined", "joined_shape",
+__all__ = ["INPUTS_MAX", "Input", "channels", "check_inputs", "joined", "joined_shape", "numbers",
            "places", "size_of"]
 
 INPUTS_MAX = 64
 """Most tensors that a network takes."""
 _AXES = 3
+_OF_SEVERAL = ("numbers, and nothing says how they become one of several inputs; give it as it was "
+               "trained, in float32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,18 @@ class Input:
 
     name: str
     shape: tuple[int, ...]
+
+
+def numbers(x: Any, what: str = "input", pixels: str = scaled_by(None)) -> np.ndarray:
+    """Return a network's inputs as `celosia_spec.inputs.as_array` does; ArgumentError for uint8,
+    too, which are pixels.
+
+    what : what a refusal calls them.   pixels : what it says of them, as `scaled_by` does.
+    """
+    array = real_array(x, what)
+    if array.dtype == np.uint8 and array.ndim:
+        raise ArgumentError(f"{what}: uint8 {pixels}")
+    return as_array(array, what)
 
 
 def joined(inputs: Sequence[Input], given: Any, shape: tuple[int, ...],
@@ -55,19 +70,19 @@ def joined(inputs: Sequence[Input], given: Any, shape: tuple[int, ...],
     elif isinstance(given, (tuple, list)):
         parts = list(given)
     else:
-        array = as_array(given, what)
+        array = numbers(given, what, _OF_SEVERAL)
         if array.shape[1:] == shape:
             return array
         raise ArgumentError(f"{what}: one array, the network takes {wanted}; give them in a tuple, "
                             f"or by their names")
     if len(parts) != len(inputs):
         raise ArgumentError(f"{what}: {len(parts)} arrays, the network takes {wanted}")
-    arrays = [as_array(part, f"{what} {one.name}")
+    arrays = [numbers(part, f"{what} {one.name}", _OF_SEVERAL)
               for part, one in zip(parts, inputs, strict=True)]
     for array, one in zip(arrays, inputs, strict=True):
         if array.shape[1:] != one.shape:
-            raise ArgumentError(f"{what} {one.name}: shape {array.shape}, the network takes "
-                                f"{wanted}; reshape it, one input is N = 1")
+            raise ArgumentError(f"{what} {one.name}: "
+                                f"{wrong_shape(array.shape, one.shape, one.name)}")
     if len({len(array) for array in arrays}) > 1:
         counts = ", ".join(f"{len(array)} of {one.name}"
                            for array, one in zip(arrays, inputs, strict=True))

@@ -10,7 +10,7 @@ import numpy as np
 from celosia_spec.errors import ArgumentError
 from celosia_spec.isa.numbers import EXPONENT_MAX
 
-__all__ = ["LABELS_MAX", "LABEL_LENGTH", "Preprocessing", "of_pixels"]
+__all__ = ["LABELS_MAX", "LABEL_LENGTH", "Preprocessing", "of_pixels", "scaled_by", "unscaled"]
 
 LABELS_MAX = 10_000
 """Most names of outputs."""
@@ -19,6 +19,8 @@ LABEL_LENGTH = 200
 INPUT_MAX = 2.0 ** (EXPONENT_MAX + 1)
 """Inputs are below this."""
 _CHANNELS_MAX = 1 << 16
+_PIXEL_MAX = 255
+_FAR = 16           # times as large as inputs may be: numbers that are meant to be others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,11 @@ class Preprocessing:
     def unsigned(self) -> bool:
         """Whether it says that no input is below 0."""
         return self.scale is not None and max(self.mean) <= 0
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude that a pixel has as an input; 0 where there is no scale."""
+        return 0.0 if self.scale is None else float(np.abs(self._table()).max())
 
     def __post_init__(self) -> None:
         _check_labels(self.labels)
@@ -131,6 +138,28 @@ def of_pixels(mean: Any = None, deviation: Any = None) -> Preprocessing:
     if mean is None or deviation is None:
         return Preprocessing(scale=1 / 256)
     return Preprocessing(scale=1 / 255, mean=mean, deviation=deviation)
+
+
+def scaled_by(known: Preprocessing | None, name: str = "program.preprocessing") -> str:
+    """Return what is said of pixels that are given where a network's inputs are wanted.
+
+    known : what a program knows of them.   name : how users write that.
+    """
+    if known is not None and known.scale is not None:
+        return (f"pixels, and the program says how they become inputs; give {name}.inputs(pixels), "
+                f"or numbers of another type")
+    return ("pixels, and the program does not say how they become inputs; compile it with --scale "
+            "1/255, --mean and --deviation as it was trained (preprocessing= in Python), or give "
+            "inputs of float32")
+
+
+def unscaled(values: np.ndarray, largest: float) -> bool:
+    """Return whether inputs seem to be pixels as they are, 0 to 255, where inputs are no larger
+    than ``largest`` by far."""
+    if not values.size or not largest:
+        return False
+    most = float(values.max())
+    return _FAR * largest < most <= _PIXEL_MAX and float(values.min()) >= 0
 
 
 def _numbers(name: str, given: Any) -> tuple[float, ...]:

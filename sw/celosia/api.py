@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from celosia.calibration import calibration_array, known_early
+from celosia.calibration import calibration_array, calibration_remarks, known_early
 from celosia.compiler import Compiler
 from celosia.extras import names_extra
 from celosia.uncollected import uncollected
@@ -80,7 +80,8 @@ def compile(model: Any, example_input: Any = None, *, target: str = Compiler.tar
                         sparse=sparse, stream=stream, hop=hop, accuracy=accuracy)
     compiler.check(calibrated=calibration is not None)
     check_pass(dump_after)
-    samples = calibration_array(calibration) if known_early(calibration) else None
+    samples = (calibration_array(calibration, preprocessing=preprocessing)
+               if known_early(calibration) else None)
 
     from celosia.accuracy import more_accurate
     from celosia.beside_quantised import quantised_loss
@@ -95,11 +96,13 @@ def compile(model: Any, example_input: Any = None, *, target: str = Compiler.tar
         raise ArgumentError(f"scale, mean and deviation are those of pictures, and the network "
                             f"takes {names}; leave them out, and give numbers as it was trained")
     if samples is None or imported.takes:
-        samples = calibration_array(calibration, imported.takes, imported.input_shape)
+        samples = calibration_array(calibration, imported.takes, imported.input_shape,
+                                    preprocessing)
     prepared = compiler.prepared(imported, samples, preprocessing, dump_after=dump_after)
     graph, samples, compiler = prepared.graph, prepared.samples, prepared.compiler
     graph = replace(graph, remarks=(
-        *graph.remarks, *input_remarks(graph, samples, compiler.larger_input),
+        *graph.remarks, *calibration_remarks(samples, preprocessing),
+        *input_remarks(graph, samples, compiler.larger_input),
         *output_remarks(graph, calibrated=samples is not None),
         *faint_tensors(graph, samples, activation_bits)))
     if preprocessing is not None:

@@ -23,6 +23,7 @@ from celosia.results import (
     of_all_runs,
     result_of,
     stored_names,
+    warned,
 )
 from celosia_spec.errors import CelosiaError, refusals
 
@@ -193,13 +194,15 @@ def run(program: Program, x: Any, backend: str = GOLDEN, *, tensors: Tensors = F
               names of layers. A machine runs once more to the end of each, and is read there.
     progress, stages : what to call meanwhile: as inputs are done, and as a simulator is built or a
               board loaded.
-    notice  : called with a line where something went wrong on a board and was mended.
+    notice  : called with a line where something went wrong on a board and was mended, and where
+              the inputs seem to be pixels as they are; without it Python warns of these.
     baud    : of a board's port; None is what its target is built for.
 
     CelosiaError where the shape is wrong, a value is not finite, the backend is not there, or a
     layer is none; and for tensors of a program in steps.
     """
-    images, found, names = as_images(program, x), named(backend), stored_names(program, tensors)
+    names = stored_names(program, tensors)
+    images, found = as_images(program, x, notice or warned), named(backend)
     meanwhile = Meanwhile(progress=progress, stages=stages, notice=notice, baud=baud)
     if program.steps is not None:
         return run_steps(program, images, found, meanwhile)

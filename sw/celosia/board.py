@@ -19,8 +19,10 @@ from celosia.results import (
     Tensors,
     as_images,
     of_all_runs,
+    once,
     result_of,
     stored_names,
+    warned,
 )
 from celosia_boards.host.driver import Driver
 from celosia_boards.host.job import Job, Record
@@ -78,12 +80,16 @@ class Board:
 
     name       : of the port.
     array_hash : of the array that is on the board.
-    on_notice  : called with a line where something went wrong and was mended, such as a reset.
+    on_notice  : called with a line where something went wrong and was mended, such as a reset, and
+                 once for a loaded program where inputs seem to be pixels as they are; without it
+                 Python warns of these.
     """
 
     def __init__(self, line: Line, *, on_notice: Notice | None = None) -> None:
         self._line, self.name = line, line.name
         self._on_notice = on_notice or (lambda words: None)
+        self._of_inputs = on_notice or warned
+        self._notice = once(self._of_inputs)
         self._driver: Driver | None = None
         self._program: Program | None = None
         self._given: BoardProgram | None = None
@@ -122,6 +128,7 @@ class Board:
         machine.greet()
         driver.load(setup, probe, progress, insist=insist)
         self._driver, self._program, self._given = driver, program, given
+        self._notice = once(self._of_inputs)
         frames = machine.frames(setup[:, :2])
         return Loaded(bytes=BLOCK_BYTES * frames, frames=frames,
                       seconds=self._line.now() - started)
@@ -149,7 +156,7 @@ class Board:
         from celosia_sim.golden import input_saturated
 
         program = self.program
-        images, names = as_images(program, x), stored_names(program, tensors)
+        images, names = as_images(program, x, self._notice), stored_names(program, tensors)
         progress = of_all_runs(progress, program, names)
         assert self._given is not None
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from celosia_spec.block import block_exponents
 from celosia_spec.errors import ArgumentError
-from celosia_spec.inputs import as_array
+from celosia_spec.inputs import wrong_shape
 from celosia_spec.isa.numbers import EXPONENT_MAX
-from celosia_spec.network_inputs import Input, joined
+from celosia_spec.network_inputs import Input, joined, numbers
+from celosia_spec.preprocessing import Preprocessing, scaled_by, unscaled
 
 MOST_INPUTS = 16
 """Of them, as many tell how large the tensors of a network are, and how right its outputs."""
@@ -23,17 +24,19 @@ def known_early(x: Any) -> bool:
     return not isinstance(x, Mapping)
 
 
-def calibration_array(x: Any, takes: Sequence[Input] = (),
-                      shape: tuple[int, ...] = ()) -> np.ndarray | None:
-    """Return calibration inputs as `as_array` does, None as it is; ArgumentError if there are none,
-    or where one holds a value that no input can have.
+def calibration_array(x: Any, takes: Sequence[Input] = (), shape: tuple[int, ...] = (),
+                      preprocessing: Preprocessing | None = None) -> np.ndarray | None:
+    """Return calibration inputs as `celosia_spec.network_inputs.numbers` does, None as it is;
+    ArgumentError if there are none, or where one holds a value that no input can have.
 
     takes, shape : the inputs of a network that takes several, which are joined, and the shape of
     all together, without the batch axis.
+    preprocessing : what the program will know of pixels.
     """
     if x is None:
         return None
-    samples = joined(takes, x, shape, "calibration") if takes else as_array(x, "calibration")
+    samples = joined(takes, x, shape, "calibration") if takes else numbers(
+        x, "calibration", scaled_by(preprocessing, "preprocessing"))
     if not samples.size:
         raise ArgumentError("calibration holds no inputs; give it at least one, or leave it out")
     largest = np.abs(samples).reshape(len(samples), -1).max(axis=1)
@@ -50,8 +53,17 @@ def check_calibration(calibration: np.ndarray, wanted: tuple[int, ...]) -> None:
     if len(calibration) == 0:
         raise ArgumentError("calibration holds no inputs; give it at least one")
     if calibration.shape[1:] != wanted:
-        raise ArgumentError(f"calibration: shape {calibration.shape}, the network takes (N, "
-                            f"{', '.join(map(str, wanted))}); reshape it")
+        raise ArgumentError(f"calibration: {wrong_shape(calibration.shape, wanted, 'calibration')}")
+
+
+def calibration_remarks(samples: np.ndarray | None,
+                        preprocessing: Preprocessing | None) -> tuple[str, ...]:
+    """Return what is told of calibration inputs that seem to be pixels as they are."""
+    if samples is None or preprocessing is None or not unscaled(samples, preprocessing.largest):
+        return ()
+    return (f"calibration: numbers from {samples.min():g} to {samples.max():g}, and pixels become "
+            f"inputs up to {preprocessing.largest:.3g}; if these are pixels, make inputs of them: "
+            f"preprocessing.inputs(pixels)",)
 
 
 def spread(samples: np.ndarray, most: int) -> np.ndarray:

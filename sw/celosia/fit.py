@@ -203,7 +203,8 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
                         activation_bits=activation_bits, input_bits=input_bits, lanes=lanes,
                         accuracy=accuracy)
     refused = refused_arrays(names, settings, calibrated=calibration is not None)
-    samples = calibration_array(calibration) if known_early(calibration) else None
+    samples = (calibration_array(calibration, preprocessing=preprocessing)
+               if known_early(calibration) else None)
 
     from celosia.frontend.survey import survey
 
@@ -211,7 +212,8 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
     told("importing the network", 0, 0)
     found = survey(model, example_input)
     if found.graph is not None and (samples is None or found.graph.takes):
-        samples = calibration_array(calibration, found.graph.takes, found.graph.input_shape)
+        samples = calibration_array(calibration, found.graph.takes, found.graph.input_shape,
+                                    preprocessing)
     refusals, graph = list(found.refusals), None
     if found.graph is not None:
         try:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from celosia_spec.errors import CelosiaError, quoted
-from celosia_spec.inputs import as_array
+from celosia_spec.errors import ArgumentError, CelosiaError, quoted
+from celosia_spec.inputs import wrong_shape
 from celosia_spec.network_inputs import joined as joined_inputs
+from celosia_spec.network_inputs import numbers
+from celosia_spec.preprocessing import scaled_by, unscaled
+from celosia_spec.qgraph import static_exponent
 
 if TYPE_CHECKING:
     from celosia.bands.session import SimResult
@@ -125,30 +129,57 @@ def _read(graph: QGraph) -> np.ndarray:
     return np.asarray(read.reshape(tensor.numbers[0], -1).any(axis=1))[:, None, None]
 
 
-def as_images(program: Program, x: Any) -> np.ndarray:
+def as_images(program: Program, x: Any, notice: Notice | None = None) -> np.ndarray:
     """Return the inputs as float32 (N, ...), checked against the network's input shape.
 
-    x : an array; of several inputs a tuple of arrays, or a mapping of their names to such, which
-        are joined here, but of a program in steps.
+    x      : an array; of several inputs a tuple of arrays, or a mapping of their names to such,
+             which are joined here, but of a program in steps.
+    notice : called with a line where the inputs seem to be pixels as they are.
+
+    ArgumentError where they are no inputs, such as pixels (uint8).
     """
-    tensor = program.graph.tensors[program.graph.input]
-    array = as_array(x) if not program.takes or program.steps is not None else joined_inputs(
-        program.takes, x, tensor.user_shape)
-    wanted = "(N, " + ", ".join(str(size) for size in tensor.user_shape) + ")"
-    if array.shape[1:] != tuple(tensor.user_shape) or array.ndim == 0:
-        raise CelosiaError(f"input: shape {array.shape}, the network takes {wanted}; "
-                           f"reshape it, one input is N = 1")
+    tensor, several = program.graph.tensors[program.graph.input], bool(program.takes)
+    several = several and program.steps is None
+    array = joined_inputs(program.takes, x, tensor.user_shape) if several else numbers(
+        x, pixels=scaled_by(program.preprocessing))
+    if array.shape[1:] != tuple(tensor.user_shape):
+        raise ArgumentError(f"input: {wrong_shape(array.shape, tensor.user_shape)}")
     if len(array) == 0:
-        raise CelosiaError(f"input: no inputs in it, the network takes {wanted} with N > 0")
-    if program.takes and program.steps is None:
+        raise ArgumentError(f"input: no inputs in it, the network takes (N, "
+                            f"{', '.join(map(str, tensor.user_shape))}) with N > 0")
+    if notice is not None and unscaled(array, largest := _largest(program)):
+        notice(f"input: numbers from {array.min():g} to {array.max():g}, and the program's inputs "
+               f"are up to {largest:.3g}; if they are pixels, make inputs of them as in training")
+    if several:
         array = np.where(_read(program.graph), array.reshape(len(array), *tensor.numbers), 0)
         array = array.astype(np.float32).reshape(-1, *tensor.user_shape)
-    known = program.preprocessing
-    pixels = str(getattr(x, "dtype", "")).endswith("uint8")     # of NumPy or torch
-    if pixels and known is not None and known.scale is not None:
-        raise CelosiaError("input: uint8 are pixels, and the program says how they become inputs; "
-                           "give program.preprocessing.inputs(pixels), or numbers of another type")
     return array
+
+
+def _largest(program: Program) -> float:
+    """Return the largest magnitude that inputs are meant to have, as far as the program says; 0
+    where it does not."""
+    static = static_exponent(program.graph.tensors, program.graph.input)
+    if program.preprocessing is not None and program.preprocessing.scale is not None:
+        return program.preprocessing.largest
+    return 0.0 if static is None else 2.0 ** (static + 1)
+
+
+def warned(words: str) -> None:
+    """Tell of what is told of inputs where nobody asked to be told: as Python warns."""
+    warnings.warn(words, stacklevel=4)
+
+
+def once(notice: Notice) -> Notice:
+    """Return a notice that passes on the first line and no other."""
+    told: list[str] = []
+
+    def first(words: str) -> None:
+        if not told:
+            told.append(words)
+            notice(words)
+
+    return first
 
 
 def stored_names(program: Program, wanted: Tensors) -> tuple[str, ...]:

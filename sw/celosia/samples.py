@@ -17,6 +17,7 @@ from celosia.reading import MAX_BYTES, ZipReader, load_npy
 from celosia.results import as_images
 from celosia_spec.errors import CelosiaError
 from celosia_spec.files import open_file
+from celosia_spec.preprocessing import scaled_by
 
 if TYPE_CHECKING:
     from celosia.program import Program
@@ -53,8 +54,8 @@ def read_samples(sources: Sequence[Path], program: Program, limit: int | None = 
 
     Pictures are stretched to the network's height and width (bilinear), made grey or RGB as it has
     one channel or three, and become inputs as ``program.preprocessing`` says; so do arrays of
-    uint8, which are pixels, where it says so. CelosiaError where a file is not sound, does not fit
-    the network, or is a picture and nothing says how it becomes an input.
+    uint8, which are pixels. CelosiaError where a file is not sound, does not fit
+    the network, or is of pixels and nothing says how they become inputs.
     """
     if len(sources) > 1 or sources[0].is_dir():
         files = _pictures(sources)
@@ -71,7 +72,7 @@ def read_samples(sources: Sequence[Path], program: Program, limit: int | None = 
     if head.startswith(b"PK\3\4"):
         return _from_archive(path, program, limit)
     if head.startswith(b"\x93NUMPY") or path.suffix.lower() == ".npy":
-        return _from_arrays(path, load_npy(path), None, program, limit, plain=True)
+        return _from_arrays(path, load_npy(path), None, program, limit)
     raise CelosiaError(f"{path}: neither a picture nor an array; {_TAKES}")
 
 
@@ -121,11 +122,8 @@ def _of_several(path: Path, archive: ZipReader, names: Sequence[str], program: P
 
 
 def _from_arrays(path: Path | str, images: np.ndarray, labels: np.ndarray | None, program: Program,
-                 limit: int | None, *, plain: bool = False) -> Samples:
-    """Return images as inputs.
-
-    plain : uint8 are just numbers where the program says nothing of pixels.
-    """
+                 limit: int | None) -> Samples:
+    """Return images as inputs; those of uint8 are pixels."""
     truth = None
     if labels is not None:
         truth = as_labels(f"{path}: labels", labels)
@@ -133,8 +131,7 @@ def _from_arrays(path: Path | str, images: np.ndarray, labels: np.ndarray | None
             raise CelosiaError(f"{path}: labels of the shape {truth.shape} for images of the shape "
                                f"{images.shape}; give one for each image")
     images = images[:limit] if images.ndim else images
-    known = program.preprocessing is not None and program.preprocessing.scale is not None
-    if images.dtype == np.uint8 and images.ndim in (3, 4) and (known or not plain):
+    if images.dtype == np.uint8 and images.ndim in (3, 4) and not program.takes:
         images = _pixels(path, images, program)
     return Samples(inputs=as_images(program, images),
                    truth=None if truth is None else truth[:limit])
@@ -160,9 +157,9 @@ def from_picture(where: Path | str, picture: Any, program: Program) -> np.ndarra
 
 
 def from_array(where: Path | str, images: np.ndarray, program: Program) -> np.ndarray:
-    """Return an array (N, ...) as inputs, float32: of uint8 pixels where the program says how,
-    else as they are. Errors as `read_samples`."""
-    return _from_arrays(where, images, None, program, None, plain=True).inputs
+    """Return an array (N, ...) as inputs, float32: of uint8, which are pixels, as the program says,
+    of other types as they are. Errors as `read_samples`."""
+    return _from_arrays(where, images, None, program, None).inputs
 
 
 def _fitted(picture: Any, size: tuple[int, int, int]) -> np.ndarray:
@@ -195,9 +192,7 @@ def _pixels(path: Path | str, pixels: np.ndarray, program: Program) -> np.ndarra
     """Return pixels (N, ...) as inputs, float32; a vector's in the order c, y, x."""
     preprocessing = program.preprocessing
     if preprocessing is None or preprocessing.scale is None:
-        raise CelosiaError(f"{path}: pixels, and the program does not say how they become inputs; "
-                           f"compile it with --scale 1/255, --mean and --deviation as it was "
-                           f"trained, or give inputs as a .npy file of float32")
+        raise CelosiaError(f"{path}: {scaled_by(None)}")
     inputs = preprocessing.inputs(pixels)
     wanted = program.graph.tensors[program.graph.input].user_shape
     flat = len(wanted) == 1 and math.prod(inputs.shape[1:]) == wanted[0]

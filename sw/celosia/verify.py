@@ -17,7 +17,7 @@ from celosia.backends import (
     run_steps,
 )
 from celosia.program import Program
-from celosia.results import Notice, Progress, Stages, as_images, stored_names
+from celosia.results import Notice, Progress, Stages, as_images, stored_names, warned
 from celosia_spec.errors import CelosiaError, refusals
 
 CHUNK = 100
@@ -99,7 +99,7 @@ def verify(program: Program, x: Any, backend: str = "verilator", *,
     if isinstance(compared, GoldenModel):
         raise CelosiaError(f"backend {backend!r} is the reference itself; verify "
                            f"{', '.join(SIMULATORS)} or {BOARD}:PORT against it")
-    images, tally = as_images(program, x), _Tally()
+    images, tally = as_images(program, x, notice or warned), _Tally()
     meanwhile = Meanwhile(progress=progress, stages=stages, notice=notice, baud=baud)
     if program.steps is not None:
         return _verify_steps(program, images, compared, tally, meanwhile)

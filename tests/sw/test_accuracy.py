@@ -318,7 +318,8 @@ def test_report_tells_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(("settings", "words"), [
     ({"accuracy": "default"}, "needs calibration inputs"),
-    ({"accuracy": "default", "calibration": inputs(8)[:, :, 1:]}, "reshape it"),
+    ({"accuracy": "default", "calibration": inputs(8).transpose(0, 2, 3, 1)},
+     r"; channels last\? calibration.transpose\(0, 3, 1, 2\)$"),
     ({"accuracy": "default", "calibration": inputs(8) * 1e6}, "scale the inputs down"),
     ({"accuracy": "most", "calibration": inputs(8)}, "'none', 'default' or 'best'")])
 def test_refused(settings: dict, words: str) -> None:

@@ -147,7 +147,7 @@ def test_reads_archives_of_pixels_and_of_numbers(tmp_path):
     ({"train_labels": np.full(12, -1)}, "train_labels has label -1, which is below 0"),
     ({"test_images": np.zeros((4, 5), np.float32)}, "both must be alike"),
     ({"test_images": np.full((4, 3, 8, 8), np.nan, np.float32)}, "test_images has values that"),
-    ({"train_images": np.zeros((12, 8, 8, 3), np.uint8)}, "channels last; store it as"),
+    ({"train_images": np.zeros((12, 8, 8, 3), np.uint8)}, r"\(N, 3, 8, 8\); channels last\? im"),
     ({"train_images": np.zeros((12, 8), np.uint8)}, r"must be \(N, H, W\) or \(N, C, H, W\)"),
     ({"train_images": np.zeros(12)}, "must be uint8 pictures or float32"),
     ({"train_images": np.array(["a"] * 12)}, "its elements are <U1.; store them"),

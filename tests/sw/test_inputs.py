@@ -14,7 +14,7 @@ from torch import nn
 import celosia
 from celosia import compress
 from celosia_spec.errors import ArgumentError, CelosiaError
-from celosia_spec.inputs import as_array, as_tensor, real_array
+from celosia_spec.inputs import as_array, as_tensor, real_array, wrong_shape
 
 VALUES = torch.tensor([[0.5, -2.0, 0.0], [1.25, 3.0, -0.75]])
 
@@ -95,6 +95,26 @@ def test_types_that_are_kept() -> None:
     assert as_tensor(VALUES.double(), "x").dtype == torch.float64
     assert as_tensor(VALUES.bfloat16(), "x").dtype == torch.bfloat16
     assert as_tensor(np.zeros(2, ">i4"), "x").dtype == torch.int32
+
+
+@pytest.mark.parametrize(("got", "wanted", "way"), [
+    ((5, 8, 6, 3), (3, 8, 6), "; channels last? x.transpose(0, 3, 1, 2)"),
+    ((5, 9, 3), (3, 9), "; channels last? x.transpose(0, 2, 1)"),
+    ((8, 6, 3), (3, 8, 6), "; channels last, and no batch? x.transpose(2, 0, 1)[None]"),
+    ((9, 3), (3, 9), "; channels last, and no batch? x.transpose(1, 0)[None]"),
+    ((3, 8, 6), (3, 8, 6), "; add the batch: x[None]"), ((7,), (7,), "; add the batch: x[None]"),
+    ((5, 8, 6), (1, 8, 6), "; reshape it: x.reshape(-1, 1, 8, 6)"),
+    ((5, 1, 8, 6), (48,), "; reshape it: x.reshape(-1, 48)"),
+    ((8, 6), (1, 8, 6), "; reshape it: x.reshape(-1, 1, 8, 6)"),
+    ((5, 3, 6, 6), (3, 8, 6), ""), ((5, 48, 2), (48,), ""), ((), (1,), "")])
+def test_the_way_out_of_another_shape_makes_it_the_networks(got, wanted, way) -> None:
+    words = f"shape {got}, the network takes (N, {', '.join(map(str, wanted))})"
+    assert wrong_shape(got, wanted) == words + way
+    assert wrong_shape(got, wanted, "images") == words + way.replace("x.t", "images.t").replace(
+        "x.r", "images.r").replace("x[", "images[")
+    if way:
+        call = way.rpartition(" x")[2]
+        assert eval(f"x{call}", {"x": np.zeros(got)}).shape[1:] == wanted
 
 
 def test_run_and_compile_take_them(tmp_path) -> None:

@@ -243,7 +243,7 @@ def header(shape: str, descr: str = "<f4") -> bytes:
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    (header("(1, 6, 9)"), "shape (1, 6, 9), the network takes (1, 6, 8) or (N, 1, 6, 8)"),
+    (header("(1, 6, 9)"), "an array of the shape (1, 6, 9), the network takes (N, 1, 6, 8)"),
     (header("(4000000000, 4000000000, 6, 8)"), "the network takes"),
     (header("()"), "the network takes"),
     (header("(4000000000, 1, 6, 8)"), "ends after 0 of 192 bytes"),     # one image's memory

@@ -15,6 +15,7 @@ from celosia import Preprocessing
 from celosia.cli import app
 from celosia.datasets import CLASSES, DatasetError, as_inputs, preprocess
 from celosia.labels import read_labels, read_truth
+from celosia.verify import verify
 from celosia_spec.errors import ArgumentError, CelosiaError
 
 torch = pytest.importorskip("torch")
@@ -211,13 +212,81 @@ def test_class_files(tmp_path: Path) -> None:
         read_truth(truth, ())
 
 
-def test_pixels_are_not_taken_for_inputs() -> None:
-    torch = pytest.importorskip("torch")
-    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
-    known = celosia.Preprocessing(scale=1 / 255)
-    program = celosia.compile(net, np.zeros((1, 1, 4, 4), np.float32), preprocessing=known)
-    pixels = np.full((2, 1, 4, 4), 200, np.uint8)
-    for given in (pixels, torch.from_numpy(pixels)):
-        with pytest.raises(celosia.CelosiaError, match="uint8 are pixels"):
-            celosia.run(program, given)
-    assert celosia.run(program, known.inputs(pixels)).answer.shape == (2, 3)
+SCALED = "input: uint8 pixels, and the program says how they become inputs; give program.prep"
+UNKNOWN = ("uint8 pixels, and the program does not say how they become inputs; compile it with "
+           "--scale 1/255, --mean and --deviation as it was trained (preprocessing= in Python), or "
+           "give inputs of float32")
+
+
+def test_pixels_are_not_taken_for_inputs(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+    known, shape = celosia.Preprocessing(scale=1 / 255), (1, 1, 4, 4)
+    pixels = np.full((2, *shape[1:]), 200, np.uint8)
+    scaled = celosia.compile(net, shape, preprocessing=known)
+    plain = celosia.compile(net, shape)
+    for program, words in ((scaled, SCALED), (plain, f"input: {UNKNOWN}")):
+        for given in (pixels, torch.from_numpy(pixels), pixels[:, 0]):
+            for call in (celosia.run, verify):
+                with pytest.raises(ArgumentError) as caught:
+                    call(program, given)
+                assert str(caught.value).startswith(words)
+    for own, words in ((known, "calibration: uint8 pixels, and the program says how they become "
+                               "inputs; give preprocessing.inputs(pixels), or numbers of another "
+                               "type"), (None, f"calibration: {UNKNOWN}")):
+        for call in (celosia.compile, celosia.check):
+            with pytest.raises(ArgumentError) as caught:
+                call(net, shape, calibration=pixels, preprocessing=own)
+            assert str(caught.value) == words
+    plain.save(tmp_path / "p.celo")
+    np.save(tmp_path / "x.npy", pixels)
+    given = CliRunner().invoke(app, ["run", str(tmp_path / "p.celo"), "--input",
+                                     str(tmp_path / "x.npy")])
+    assert given.exit_code == 1 and UNKNOWN.removeprefix("uint8 ") in given.stderr
+    assert celosia.run(scaled, known.inputs(pixels)).answer.shape == (2, 3)
+
+
+def test_pixels_of_several_inputs_and_those_that_calibrate(model: Path, tmp_path: Path) -> None:
+    class Two(nn.Module):
+        def forward(self, a, b):
+            return a + b
+
+    x = np.zeros((2, 4), np.float32)
+    program = celosia.compile(Two(), (x[:1], x[:1]))
+    with pytest.raises(ArgumentError, match="input b: uint8 numbers, and nothing says how they "
+                                            "become one of several inputs; give it as it was"):
+        celosia.run(program, (x, x.astype(np.uint8)))
+    np.save(tmp_path / "pixels.npy", PIXELS)
+    np.save(tmp_path / "inputs.npy", Preprocessing(scale=1 / 255).inputs(PIXELS))
+    given = [report(model, "--exponents", "static", "--calibration", tmp_path / name, "--scale",
+                    "1/255", "--json") for name in ("pixels.npy", "inputs.npy")]
+    assert given[0] == given[1]
+    assert UNKNOWN in report(model, "--calibration", tmp_path / "pixels.npy", status=1)
+
+
+def test_numbers_that_seem_to_be_pixels_as_they_are() -> None:
+    """Told once of a run, and of calibration inputs; not where the network takes such."""
+    grey = PIXELS[:, :1, :4, :4]
+    given = grey.astype(np.float32)
+    torch.manual_seed(0)
+    net, told = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval(), []
+    known = Preprocessing(scale=1 / 255, mean=0.5, deviation=0.25)
+    program = celosia.compile(net, (1, 1, 4, 4), preprocessing=known)
+    words = (f"input: numbers from {grey.min()} to {grey.max()}, and the program's inputs are up "
+             f"to 2")
+    celosia.run(program, given, notice=told.append)
+    with pytest.warns(UserWarning, match=words):
+        celosia.run(program, given)
+    right = known.inputs(grey)
+    celosia.run(program, right, notice=told.append)
+    celosia.run(program, np.abs(right) * 16, notice=told.append)
+    assert told == [f"{words}; if they are pixels, make inputs of them as in training"]
+    static = celosia.compile(net, (1, 1, 4, 4), calibration=right, exponents="static")
+    celosia.run(static, given, notice=told.append)
+    assert told[1:] == told[:1]
+    remarks = celosia.compile(net, (1, 1, 4, 4), calibration=given, preprocessing=known).remarks
+    assert "and pixels become inputs up to 2; if these are pixels, make inputs of them: pre" in (
+        remarks[0])
+    whole = celosia.compile(net, (1, 1, 4, 4), preprocessing=Preprocessing(scale=1))
+    celosia.run(whole, given, notice=told.append)
+    assert len(told) == 2

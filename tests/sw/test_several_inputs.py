@@ -175,7 +175,7 @@ A, B = np.zeros((2, 16), np.float32), np.zeros((2, 10), np.float32)
 @pytest.mark.parametrize(("given", "message"), [
     (A, f"input: one array, {INPUT}; give them in a tuple, or by their names"),
     ((A,), f"input: 1 arrays, {INPUT}"), ({"a": A}, f"input: arrays a, {INPUT}"),
-    ((B, A), f"input a: shape (2, 10), {INPUT}; reshape it, one input is N = 1"),
+    ((B, A), "input a: shape (2, 10), the network takes (N, 16)"),
     ((A, B[:1]), "input: 2 of a, 1 of b; give as many of each"),
     ((A[:0], B[:0]), "input: no inputs in it, the network takes (N, 26) with N > 0"),
     ((A, B * np.nan), "input b: element (0, 0) is nan; remove NaN and infinity first"),

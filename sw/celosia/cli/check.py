@@ -54,8 +54,8 @@ def check(
     pairs = _pairs(bits, names, calibration, labels, html)
     refused_arrays(names, settings, calibrated=calibration is not None)
     check_page(html, *(path for path in (calibration, labels) if path))
-    shape = common.input_shape(input_shape)
-    samples = None if calibration is None else common.read_calibration(calibration)
+    shape, known = common.input_shape(input_shape), told(model, None, None, None, None)
+    samples = None if calibration is None else common.read_calibration(calibration, known)
     module, example = common.find_weighted(model, weights, common.known_shape(shape, samples))
     if pairs:
         _widths(model, module, common.example_input(model, example, samples, shape), pairs,
@@ -68,7 +68,7 @@ def check(
             calibration=samples, exponents=exponents, weight_bits=weight_bits,
             activation_bits=activation_bits, input_bits=input_bits, lanes=lanes,
             sparse=not dense, accuracy=accuracy,
-            preprocessing=told(model, None, None, None, None),
+            preprocessing=known,
             progress=shown.stage if sys.stderr.isatty() or not json else None)
     if json:
         common.emit({"model": model, "exponents": exponents, "fits": report.fits,

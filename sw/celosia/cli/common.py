@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from celosia.program import Program
+    from celosia_spec.preprocessing import Preprocessing
 
     Shapes: TypeAlias = Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
     Examples: TypeAlias = np.ndarray | tuple[np.ndarray, ...] | dict[str, np.ndarray]
@@ -135,15 +136,22 @@ def load_program(path: Path) -> "Program":
     return program
 
 
-def read_calibration(path: Path) -> "np.ndarray | dict[str, np.ndarray]":
+def read_calibration(path: Path, known: "Preprocessing | None" = None
+                     ) -> "np.ndarray | dict[str, np.ndarray]":
     """Return the array of a ``.npy`` file, or those of an ``.npz`` file by their names, without
-    classes (N,) called ``labels``: no input has that shape."""
+    classes (N,) called ``labels``: no input has that shape.
+
+    known : what will be stored with the program: pixels, uint8 (N, H, W) or (N, C, H, W), become
+            inputs where it says how.
+    """
     from celosia.reading import MAX_BYTES, ZipReader
     from celosia_spec.files import open_file
 
     with open_file(path, MAX_BYTES) as stream:
         if not stream.read(4).startswith(b"PK"):
-            return read_array(path)
+            array = read_array(path)
+            pixels = array.dtype == "u1" and array.ndim in (3, 4)
+            return known.inputs(array) if pixels and known and known.scale else array
         archive = ZipReader(stream, path, packed=True)
         found = {name.removesuffix(".npy"): archive.array(name) for name in archive.names}
     return {name: array for name, array in found.items() if name != "labels" or array.ndim != 1}

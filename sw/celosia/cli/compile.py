@@ -59,7 +59,7 @@ def compile(
         check_output(output, model, calibration, labels, weights)
     told = preprocessing.told(model, labels, scale, mean, deviation)
     shape = common.input_shape(input_shape)
-    samples = None if calibration is None else common.read_calibration(calibration)
+    samples = None if calibration is None else common.read_calibration(calibration, told)
     module, example = common.find_weighted(model, weights, common.known_shape(shape, samples))
     with common.users_prints(), stages() as stage:
         program = api.compile(module, common.example_input(model, example, samples, shape),

@@ -150,7 +150,7 @@ def _runner(program: Program, output: Output, backend: str,
     named = backends.named(backend)
     if not isinstance(named, backends.BoardAt):
         with work() as shown:
-            model = OnModel(program, named, shown.stage)
+            model = OnModel(program, named, shown.stage, common.notice)
             prepare(program, model)
         yield model, about
         return

@@ -12,6 +12,7 @@ from celosia.cli.progress import work
 from celosia.cli.tables import Table, decibels, finite
 from celosia.noise import MOST_INPUTS, Noise, against_float
 from celosia.program import Program
+from celosia.results import as_images
 from celosia.samples import read_samples
 from celosia.show import count
 from celosia.verify import Verification, verify
@@ -23,18 +24,19 @@ def compare_with_float(program: Program, model: str, weights: Path | None, input
     """Show how much noise every layer has, and where most comes from; with a backend also whether
     it has the golden model's mantissas, which the noise is that of."""
     samples = read_samples(input, program, limit)
+    inputs = as_images(program, samples.inputs, common.notice)
     network, _ = common.find_weighted(model, weights)
     with common.users_prints(), work("comparing with float") as shown:
-        found = against_float(program, network, samples.inputs, progress=shown.count)
+        found = against_float(program, network, inputs, progress=shown.count)
     if found.others:
         common.notice(_others(found.others))
     same = None
     if backend is not None:
         with work(f"verifying {backend}") as shown:
-            same = verify(program, spread(samples.inputs, MOST_INPUTS), backend, baud=baud,
+            same = verify(program, spread(inputs, MOST_INPUTS), backend, baud=baud,
                           progress=shown.count, stages=shown.stage, notice=common.notice)
     words = _words(found) if same is None else f"{_words(found)}. {_equal(backend, same)}"
-    table = _table(program, found, len(samples.inputs))
+    table = _table(program, found, len(inputs))
     if json:
         common.emit(_json(program, found, backend, same))
     else:

@@ -11,6 +11,7 @@ from celosia.datasets.dataset import Dataset, DatasetError, as_labels, damage
 from celosia.datasets.kinds import loader
 from celosia.reading import MAX_BYTES, ZipReader
 from celosia_spec.files import open_file
+from celosia_spec.inputs import wrong_shape
 
 __all__ = ["Archive"]
 
@@ -52,6 +53,7 @@ def _images(where: str, array: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):        # what it makes infinite, Dataset refuses
             return array.astype(np.float32)
     if array.ndim == 4 and array.shape[-1] in (1, 3) and array.shape[1] not in (1, 3):
-        raise DatasetError(f"{where} has shape {array.shape}, channels last; store it as "
-                           "(N, C, H, W), with numpy.moveaxis(images, -1, 1)")
+        _, height, width, channels = array.shape
+        wrong = wrong_shape(array.shape, (channels, height, width), "images", "pictures are")
+        raise DatasetError(f"{where}: {wrong}")
     return array

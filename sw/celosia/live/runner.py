@@ -53,12 +53,15 @@ class OnModel:
     linked = False
 
     def __init__(self, program: Program, backend: backends.GoldenModel | backends.Simulator,
-                 stages: results.Stages | None = None) -> None:
+                 stages: results.Stages | None = None,
+                 notice: results.Notice = results.warned) -> None:
         self._program, self._backend, self._stages = program, backend, stages
+        self._notice = results.once(notice)
         self.name = f"{backend.about}, no board"
 
     def run(self, inputs: np.ndarray) -> results.RunResult:
-        return backends.run(self._program, inputs, self._backend.name, stages=self._stages)
+        return backends.run(self._program, inputs, self._backend.name, stages=self._stages,
+                            notice=self._notice)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from celosia.live.shots import Refused, Shot, picture_of
 from celosia.reading import npy_images
 from celosia.samples import from_array
 from celosia_spec.errors import CelosiaError, refusals
+from celosia_spec.inputs import wrong_shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +26,8 @@ class Stream:
     """Yields the inputs of ``.npy`` arrays in ``stream`` as they arrive, until it ends.
 
     Each array is one input of the network's shape, or N of them, of any number type; uint8 are
-    pixels where the program says how these become inputs. Images of one channel may lack that
-    axis. Shapes are checked before memory is taken, and that of one image at a time.
+    pixels, which become inputs as the program says. Images of one channel may lack that axis.
+    Shapes are checked before memory is taken, and that of one image at a time.
 
     skipped: called with a line for each input whose values are none, such as NaN, or too large.
 
@@ -74,6 +75,4 @@ class Stream:
             return None
         if shape and shape[1:] in (takes, flat):
             return shape[0]
-        sizes = ", ".join(map(str, takes))
-        raise CelosiaError(f"{_WHERE}: an array of the shape {str(shape)[:60]}, the network takes "
-                           f"({sizes}) or (N, {sizes}); reshape it before it is sent")
+        raise CelosiaError(f"{_WHERE}: an array of the {wrong_shape(shape, takes)}")

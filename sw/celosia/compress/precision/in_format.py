@@ -78,7 +78,7 @@ def in_format(
                         activation_bits=activation_bits, clipped=clip and exponents == STATIC)
     compiler.check(calibrated=calibration is not None)
     imported = compiler.imported(model, example_input)
-    samples = calibration_array(calibration, imported.takes, imported.input_shape)
+    samples = calibration_array(calibration, imported.takes, imported.input_shape, preprocessing)
     prepared = compiler.prepared(imported, samples, preprocessing)
     graph = replace(prepared.graph, ranges={})      # which training changes
     check_static(graph, exponents, calibrated=calibration is not None)
