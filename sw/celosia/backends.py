@@ -74,11 +74,12 @@ class GoldenModel:
         return joined(parts)
 
     @contextmanager
-    def stream(self, program: Program, meanwhile: Meanwhile) -> Iterator[Stream]:
-        """Yield a stream of a program in steps of time."""
+    def stream(self, program: Program, meanwhile: Meanwhile,
+               tensors: Collection[str] = ()) -> Iterator[Stream]:
+        """Yield a stream of a program in steps of time, with the stored tensors of these names."""
         from celosia.stepwise import on_golden
 
-        yield on_golden(program)
+        yield on_golden(program, tensors)
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,9 @@ class Simulator:
                                            stages=meanwhile.stages), tensors)
 
     @contextmanager
-    def stream(self, program: Program, meanwhile: Meanwhile) -> Iterator[Stream]:
-        """Yield a stream of a program in steps of time."""
+    def stream(self, program: Program, meanwhile: Meanwhile,
+               tensors: Collection[str] = ()) -> Iterator[Stream]:
+        """Yield a stream of a program in steps of time, with the stored tensors of these names."""
         from celosia.bands.stepping import simulated_steps
         from celosia.stepwise import on_machine
         from celosia_boards.cache import unseen
@@ -109,9 +111,9 @@ class Simulator:
         if not self.steps:
             raise CelosiaError(f"backend {self.name!r} keeps no machine between two steps; use "
                                f"{VERILATOR}, {GOLDEN} or {BOARD}:PORT")
-        with refusals(), simulated_steps(program.program,
+        with refusals(), simulated_steps(program.program, tensors=tensors,
                                          stages=meanwhile.stages or unseen) as machine:
-            yield on_machine(program, machine)
+            yield on_machine(program, machine, tensors)
 
     @contextmanager
     def machine(self, program: Program, meanwhile: Meanwhile) -> Iterator[Machine]:
@@ -137,10 +139,11 @@ class BoardAt:
             return board.run(images, tensors=tuple(tensors), progress=meanwhile.progress)
 
     @contextmanager
-    def stream(self, program: Program, meanwhile: Meanwhile) -> Iterator[Stream]:
-        """Yield a stream of a program in steps of time."""
+    def stream(self, program: Program, meanwhile: Meanwhile,
+               tensors: Collection[str] = ()) -> Iterator[Stream]:
+        """Yield a stream of a program in steps of time, with the stored tensors of these names."""
         with self._loaded(program, meanwhile) as board:
-            yield board.stream()
+            yield board.stream(tensors=tuple(tensors))
 
     @contextmanager
     def machine(self, program: Program, meanwhile: Meanwhile) -> Iterator[Machine]:
@@ -191,51 +194,56 @@ def run(program: Program, x: Any, backend: str = GOLDEN, *, tensors: Tensors = F
               flashed board, which gets the program first; see `celosia.connect` for PORT), "board"
               (the port that CELOSIA_PORT names, else "board:auto").
     tensors : True for all that the layers store, and the input, in the result's ``tensors``; or
-              names of layers. A machine runs once more to the end of each, and is read there.
+              names of layers. A machine runs once more to the end of each, and is read there; of
+              a program in steps those are read that are kept for the next ones, and the output.
     progress, stages : what to call meanwhile: as inputs are done, and as a simulator is built or a
               board loaded.
     notice  : called with a line where something went wrong on a board and was mended, and where
               the inputs seem to be pixels as they are; without it Python warns of these.
     baud    : of a board's port; None is what its target is built for.
 
-    CelosiaError where the shape is wrong, a value is not finite, the backend is not there, or a
-    layer is none; and for tensors of a program in steps.
+    CelosiaError where the shape is wrong, a value is not finite, the backend is not there, or
+    there are no such tensors.
     """
     names = stored_names(program, tensors)
     images, found = as_images(program, x, notice or warned), named(backend)
     meanwhile = Meanwhile(progress=progress, stages=stages, notice=notice, baud=baud)
     if program.steps is not None:
-        return run_steps(program, images, found, meanwhile)
+        return run_steps(program, images, found, meanwhile, names)
     return found.run(program, images, meanwhile, names)
 
 
 @contextmanager
-def stream(program: Program, backend: str = GOLDEN, *, stages: Stages | None = None,
-           notice: Notice | None = None, baud: int | None = None) -> Iterator[Stream]:
+def stream(program: Program, backend: str = GOLDEN, *, tensors: Tensors = False,
+           stages: Stages | None = None, notice: Notice | None = None,
+           baud: int | None = None) -> Iterator[Stream]:
     """Yield a stream of a program that was compiled with ``stream="time"``: with ``run`` it takes
     one step, and keeps what the next ones need.
 
-    backend, stages, notice, baud : as `run` takes them.
+    backend, tensors, stages, notice, baud : as `run` takes them.
 
-    CelosiaError where the program does not run in steps, or the backend is not there.
+    CelosiaError where the program does not run in steps, the backend is not there, or there are no
+    such tensors.
     """
     found = named(backend)
     if program.steps is None:
         raise CelosiaError("the program computes whole windows: run it with celosia.run, or "
                            "compile the model with stream='time'")
-    with found.stream(program, Meanwhile(stages=stages, notice=notice, baud=baud)) as opened:
+    with found.stream(program, Meanwhile(stages=stages, notice=notice, baud=baud),
+                      stored_names(program, tensors)) as opened:
         yield opened
 
 
-def run_steps(program: Program, images: np.ndarray, backend: Backend,
-              meanwhile: Meanwhile) -> RunResult:
-    """Return the results of those of N steps that end a whole window."""
+def run_steps(program: Program, images: np.ndarray, backend: Backend, meanwhile: Meanwhile,
+              tensors: Collection[str]) -> RunResult:
+    """Return the results of those of N steps that end a whole window, with the stored tensors of
+    these names."""
     assert program.steps is not None
     if len(images) < program.steps.first:
         raise CelosiaError(f"input: {len(images)} steps of {program.steps.hop} lines, and the "
                            f"first window is whole with {program.steps.first}; give it more steps")
     parts = []
-    with backend.stream(program, meanwhile) as opened:
+    with backend.stream(program, meanwhile, tensors) as opened:
         for number, x in enumerate(images, 1):
             if (found := opened.run(x)) is not None:
                 parts.append(found)

@@ -167,9 +167,10 @@ class Board:
         return replace(found, cycles=_whole(found.cycles, program.predicted_cycles),
                        saturated=found.saturated | input_saturated(program.graph, images))
 
-    def stream(self) -> Stream:
+    def stream(self, *, tensors: Tensors = False) -> Stream:
         """Begin a stream of the loaded program, which was compiled with ``stream="time"``: the
-        board keeps what steps need of those before. There is one at a time.
+        board keeps what steps need of those before. There is one at a time; tensors : as
+        `celosia.stream` takes them.
 
         Every answer is of the program and of what was given to the stream, or an error is raised:
         a board that lost what it had kept is given again what the window reaches back to.
@@ -193,7 +194,9 @@ class Board:
                                    f"predicted; build and flash the board again")
             return replace(record, cycles=counted)
 
-        return on_machine(program, Stepping(program.program, take, lambda: driver.overwritten))
+        names = stored_names(program, tensors)
+        return on_machine(program, Stepping(program.program, take, lambda: driver.overwritten,
+                                            names), names)
 
     def count_to_each_end(self) -> np.ndarray:
         """Count the cycles from the start to each layer's end where nothing follows it, int64

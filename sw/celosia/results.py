@@ -15,6 +15,7 @@ from celosia_spec.network_inputs import joined as joined_inputs
 from celosia_spec.network_inputs import numbers
 from celosia_spec.preprocessing import scaled_by, unscaled
 from celosia_spec.qgraph import static_exponent
+from celosia_spec.steps import Ring
 
 if TYPE_CHECKING:
     from celosia.bands.session import SimResult
@@ -66,7 +67,7 @@ class RunResult:
     cycles   : int64 (N,), from start to done; None from the golden model.
     layer_cycles : int64 (N, layers), as predicted, where their sums are ``cycles``; else None.
     tensors  : the stored tensors that were asked for, by the names of their layers, or that of the
-               input; the same on every backend.
+               input; the same on every backend. Of a step the lines that it has made.
     """
 
     mantissa: np.ndarray
@@ -183,19 +184,22 @@ def once(notice: Notice) -> Notice:
 
 
 def stored_names(program: Program, wanted: Tensors) -> tuple[str, ...]:
-    """Return the names of the stored tensors that are asked for, in the program's order.
-    CelosiaError where one is none, and where a program takes steps."""
+    """Return the names of the stored tensors that are asked for, in the program's order; of one in
+    steps those that are there when a step is done: what is kept for the next ones, and the output.
+    CelosiaError where one is none, or not there then."""
     graph = program.graph
     known = (graph.input, *(node.output for node in graph.nodes))
-    names = known if wanted is True else wanted or ()
+    kept = known if program.steps is None else tuple(
+        name for name in known if name == graph.output or isinstance(graph.tensors[name], Ring))
+    names = kept if wanted is True else wanted or ()
     names = (names,) if isinstance(names, str) else tuple(names)
     for name in names:
         if name not in known:
             raise CelosiaError(f"tensors: no layer {quoted(str(name))}; the program stores "
                                f"{', '.join(known)}")
-    if names and program.steps is not None:
-        raise CelosiaError("tensors: the program takes steps of time, between which most maps give "
-                           "their place away; compile the model without stream, and run windows")
+        if name not in kept:
+            raise CelosiaError(f"tensors: of a step {', '.join(kept)} are kept, and {quoted(name)} "
+                               f"is not; leave it out, or compile the model without stream")
     return tuple(name for name in known if name in names)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from celosia.bands.stepping import Stepping
 from celosia.program import Program
 from celosia.results import RunResult, as_images, from_parts
 from celosia_spec.errors import CelosiaError, refusals
+from celosia_spec.qgraph import static_exponent
 
 TakeStep = Callable[[np.ndarray], RunResult]
 """Takes the lines of a step, float32 (*user_shape), and returns what they give, N = 1."""
@@ -50,32 +51,42 @@ class Stream:
         self._forget()
 
 
-def on_golden(program: Program) -> Stream:
-    """Return the stream of a program on the golden model."""
+def on_golden(program: Program, tensors: Collection[str]) -> Stream:
+    """Return the stream of a program on the golden model, with the stored tensors of these
+    names."""
     from celosia_sim.golden import input_saturated
     from celosia_sim.golden.steps import GoldenSteps
 
-    golden = GoldenSteps(program.graph)
+    golden, graph = GoldenSteps(program.graph), program.graph
+
+    def stored(name: str) -> tuple[np.ndarray, np.ndarray]:
+        made = graph.tensors[name].shape[1]
+        return golden.rings[name][:, :, -made:], np.array([static_exponent(graph.tensors, name)])
 
     def take(x: np.ndarray) -> RunResult:
         with refusals():
             found = golden.run(x)
+        mantissa, exponent = found.mantissas[None], np.array([found.exponent])
         return from_parts(
-            program, found.mantissas[None], np.array([found.exponent]),
-            np.array([found.saturated]) | input_saturated(program.graph, x[None]), None, {})
+            program, mantissa, exponent,
+            np.array([found.saturated]) | input_saturated(graph, x[None]), None,
+            {name: (mantissa, exponent) if name == graph.output else stored(name)
+             for name in tensors})
 
     return Stream(program, take, golden.reset)
 
 
-def on_machine(program: Program, machine: Stepping) -> Stream:
-    """Return the stream of a program on a machine."""
+def on_machine(program: Program, machine: Stepping, tensors: Collection[str]) -> Stream:
+    """Return the stream of a program on a machine, with the stored tensors of these names, which
+    the machine reads."""
     from celosia_sim.golden import input_saturated
 
     def take(x: np.ndarray) -> RunResult:
         with refusals():
             found = machine.run(x)
+        made = found.tensors | {program.graph.output: (found.output, found.exponent)}
         return from_parts(program, found.output, found.exponent,
                           found.saturated | input_saturated(program.graph, x[None]), found.cycles,
-                          {})
+                          {name: made[name] for name in tensors})
 
     return Stream(program, take, machine.reset)

@@ -89,7 +89,8 @@ def verify(program: Program, x: Any, backend: str = "verilator", *,
            progress: Progress | None = None, stages: Stages | None = None,
            notice: Notice | None = None, baud: int | None = None) -> Verification:
     """Run N inputs on the golden model and on ``backend`` and compare all that the backend shows:
-    every stored tensor, the outputs, their exponents and the saturation flags.
+    every stored tensor, the outputs, their exponents and the saturation flags; of a program in
+    steps what is kept of each.
 
     progress, stages, notice, baud : as `celosia.run` takes them.
     CelosiaError where the input does not fit or the backend is not a simulator, or a board, that is
@@ -117,12 +118,16 @@ def verify(program: Program, x: Any, backend: str = "verilator", *,
 
 def _verify_steps(program: Program, images: np.ndarray, backend: Simulator | BoardAt,
                   tally: _Tally, meanwhile: Meanwhile) -> Verification:
-    """Compare the results of all steps that end a whole window, and their exponents. Flags are not
-    compared: a machine also sees what a ring held before the stream began."""
-    golden = run_steps(program, images, GoldenModel(), Meanwhile())
-    found, name = run_steps(program, images, backend, meanwhile), program.graph.output
-    tally.add(name, golden.mantissa, found.mantissa, 0)
-    tally.add(name, golden.exponent, found.exponent, 0, "exponent")
+    """Compare the results of all steps that end a whole window, what each of them has added to what
+    is kept, and exponents. Flags are not compared: a machine also sees what a ring held before the
+    stream began."""
+    names = stored_names(program, True)
+    golden = run_steps(program, images, GoldenModel(), Meanwhile(), names)
+    found = run_steps(program, images, backend, meanwhile, names)
+    for name in names:
+        right, got = golden.tensors[name], found.tensors[name]
+        tally.add(name, right.mantissa, got.mantissa, 0)
+        tally.add(name, right.exponent, got.exponent, 0, "exponent")
     assert program.steps is not None
     assert found.cycles is not None
     first, period = program.steps.first - 1, len(program.step_cycles)
@@ -130,7 +135,7 @@ def _verify_steps(program: Program, images: np.ndarray, backend: Simulator | Boa
                           for step in range(len(found.cycles))])
     return Verification(
         images=len(found.cycles), values=tally.values, mismatches=tally.mismatches,
-        first_mismatch=tally.first, tensors=(name,), cycles=found.cycles,
+        first_mismatch=tally.first, tensors=tuple(sorted(names)), cycles=found.cycles,
         predicted_cycles=program.predicted_cycles, predicted=predicted)
 
 

@@ -6,7 +6,7 @@ from unittest import mock
 
 import numpy as np
 
-from celosia.bands.host import output, prepare, stored
+from celosia.bands.host import output, prepare, stored, stored_addresses
 from celosia.bands.plan import Layer
 from celosia.bands.program import ReadingOrder, StreamProgram, stream_program
 from celosia.bands.report import report
@@ -58,6 +58,9 @@ def compare(graph, array, x) -> Run:
     left = list(graph.nodes)
     set_exponent = stream_machine.set_exponent
 
+    def seen(name, exponent):
+        return stored(program, name, state.main[stored_addresses(program, name)], exponent)
+
     def closed(state, found, fields):
         set_exponent(state, found, fields)
         if fields["slot"] != program.slots[left[0].output]:         # of what a layer will read
@@ -67,13 +70,12 @@ def compare(graph, array, x) -> Run:
             read = wanted.readings[node.name]
             exponent = state.exponents[program.reads[node.name]]
             assert exponent == read.exponents[0], node.name
-            maps = [stored(program, name, state.main, exponent) for name in node.inputs]
+            maps = [seen(name, exponent) for name in node.inputs]
             assert np.array_equal(np.concatenate(maps), read.mantissas[0]), node.name
         if (name := node.output) != graph.output:
             exponent = state.exponents[program.slots[name]]
             assert exponent == wanted.exponents[name][0], name
-            assert np.array_equal(stored(program, name, state.main, exponent),
-                                  wanted.mantissas[name][0]), name
+            assert np.array_equal(seen(name, exponent), wanted.mantissas[name][0]), name
 
     with mock.patch.object(stream_machine, "set_exponent", closed):
         stream_machine.run(state, program.entries, program.order.lists)

@@ -135,10 +135,34 @@ def test_steps_are_windows_on_the_gateware(listener, whole, sound):
     assert listener.predicted_cycles == max(listener.step_cycles)
 
 
-def test_what_layers_store_is_told_of_windows(listener, whole, sound):
-    with pytest.raises(CelosiaError, match="^tensors: .* compile the model without stream"):
-        celosia.run(listener, sound, tensors=True)
-    assert len(celosia.run(whole, windows(sound), tensors=True).tensors) == 6
+KEPT = ["x", "layers.1", "layers.4", "layers.7"]
+
+
+def newest(right, name, made):
+    """Return the lines that each window has more than the one before."""
+    return right.tensors[name].mantissa[:, :, -made:]
+
+
+def test_what_is_kept_is_what_windows_store(listener, whole, sound):
+    right = celosia.run(whole, windows(sound), tensors=True)
+    for backend in ("golden", "verilator"):
+        found = celosia.run(listener, sound, backend, tensors=True)
+        assert list(found.tensors) == KEPT
+        for name, tensor in found.tensors.items():
+            assert np.array_equal(tensor.mantissa, newest(right, name, 1)), name
+            assert np.array_equal(tensor.exponent, right.tensors[name].exponent), name
+    with celosia.stream(listener, "verilator", tensors=["layers.4"]) as stream:
+        *_, last = map(stream.run, sound)
+    assert list(last.tensors) == ["layers.4"]
+    assert np.array_equal(last.tensors["layers.4"].values, found.tensors["layers.4"].values[-1:])
+
+
+def test_what_is_not_kept_is_told_of_windows(listener, whole, sound):
+    with pytest.raises(CelosiaError, match=(
+            r"^tensors: of a step x, layers\.1, layers\.4, layers\.7 are kept, and layers\.0 is "
+            r"not; leave it out, or compile the model without stream$")):
+        celosia.run(listener, sound, tensors=["x", "layers.0"])
+    assert "layers.0" in celosia.run(whole, windows(sound), tensors=["layers.0"]).tensors
 
 
 def test_one_step_at_a_time(listener, whole, sound):
@@ -183,7 +207,22 @@ def test_verify_compares_every_step(listener, sound):
     found = verify(listener, sound)
     assert found.passed
     assert found.images == 23
-    assert found.values == 23 * (5 + 1)
+    assert found.tensors == tuple(sorted(KEPT))
+    assert found.values == 23 * (6 + 12 + 8 + 5 + 4)
+
+
+def test_verify_names_what_a_step_kept_wrong(listener, sound, monkeypatch):
+    def wrong(*arguments):
+        found, calls[0] = read(*arguments), calls[0] + 1
+        if calls[0] == 15:
+            found["layers.4"][0][0, 2] += 3
+        return found
+
+    read, calls = Stepping._read, [0]
+    monkeypatch.setattr(Stepping, "_read", wrong)
+    first = verify(listener, sound).first_mismatch
+    assert (first.tensor, first.image, first.element) == ("layers.4", 15 - WINDOW, (2, 0, 0))
+    assert first.got - first.expected == 3
 
 
 @pytest.mark.parametrize("hop", [3, 12])
@@ -191,9 +230,12 @@ def test_steps_of_several_lines(hop, target, calibration, whole):
     made = celosia.compile(Listener(), calibration[:1], target="small", exponents="static",
                            calibration=calibration, stream="time", hop=hop)
     stream = np.random.default_rng(2).random((9, 6, hop, 1)).astype(np.float32)
-    right = celosia.run(whole, windows(stream, hop))
-    found = celosia.run(made, stream)
-    assert np.array_equal(found.mantissa, right.mantissa)
+    right = celosia.run(whole, windows(stream, hop), tensors=True)
+    for backend in ("golden", "verilator"):
+        found = celosia.run(made, stream, backend, tensors=True)
+        assert np.array_equal(found.mantissa, right.mantissa)
+        for name, tensor in found.tensors.items():
+            assert np.array_equal(tensor.mantissa, newest(right, name, tensor.mantissa.shape[2]))
     assert made.steps.first == -(-WINDOW // hop)
 
 
@@ -233,20 +275,23 @@ def test_a_board_keeps_its_state(damaged, listener, whole, sound):
 
     program = program_of(stream_schedule(
         listener.program.source, FLASH_ARRAY, listener.steps), target="small", exponents="static")
-    right = celosia.run(whole, windows(sound)).mantissa
+    right = celosia.run(whole, windows(sound), tensors=True)
     with VirtualBoard("icebreaker", FLASH_ARRAY, byte_level=True, image=program.image) as virtual:
         line = SimulatedLine(virtual, to_board=damage, to_host=damage) if damaged else (
             SimulatedLine(virtual))
         with Board(line) as board:
             board.load(program)
-            stream = board.stream()
+            stream = board.stream(tensors=True)
             found = []
             for x in sound:
                 if len(found) in (15, 25):
                     virtual.reset()
                     virtual.run_until_quiet(100_000)
                 found.append(stream.run(x))
-            assert np.array_equal([own.mantissa[0] for own in found[11:]], right)
+            assert np.array_equal([own.mantissa[0] for own in found[11:]], right.mantissa)
+            for name in KEPT:
+                assert np.array_equal([own.tensors[name].mantissa[0] for own in found[11:]],
+                                      newest(right, name, 1)), name
             assert any(damages) == damaged
             with pytest.raises(CelosiaError, match=r"give them to board.stream\(\)"):
                 board.run(sound)

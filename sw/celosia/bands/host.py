@@ -25,11 +25,16 @@ def addresses(tensor: QTensor, place: Region, line: int = 0) -> np.ndarray:
     return at.reshape(tensor.shape)
 
 
+def stored_addresses(program: StreamProgram, name: str, step: int = 0) -> np.ndarray:
+    """Return where the elements of a stored map lie in main memory, int64 of its shape; of a ring
+    those of the lines that a step makes."""
+    tensors = program.graph.tensors
+    return addresses(tensors[name], program.places[name], first_line(tensors, name, step))
+
+
 def input_addresses(program: StreamProgram, step: int = 0) -> np.ndarray:
     """Return where the input's elements lie in main memory, those that are new in a step."""
-    graph = program.graph
-    return addresses(graph.tensors[graph.input], program.places[graph.input],
-                     first_line(graph.tensors, graph.input, step))
+    return stored_addresses(program, program.graph.input, step)
 
 
 def ring_addresses(program: StreamProgram, name: str) -> np.ndarray:
@@ -53,14 +58,13 @@ def prepare(program: StreamProgram, x: np.ndarray, main: np.ndarray, step: int =
     return exponent
 
 
-def stored(program: StreamProgram, name: str, main: np.ndarray, exponent: int) -> np.ndarray:
+def stored(program: StreamProgram, name: str, elements: np.ndarray, exponent: int) -> np.ndarray:
     """Return the mantissas of a stored map, as who reads it at an exponent sees them, int64 of its
     shape.
 
-    main : elements.
+    elements : of `stored_addresses`.
     """
     tensor = program.graph.tensors[name]
-    elements = main[addresses(tensor, program.places[name])]
     return finish(elements, exponent, tensor.bits, signed=tensor.signed)[0]
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from celosia.bands.cuts import Cut, cut
-from celosia.bands.host import addresses, stored
+from celosia.bands.host import stored, stored_addresses
 from celosia.bands.program import StreamProgram
 from celosia.bands.report import clocked
-from celosia.bands.simulate import Execute, job_of, results
+from celosia.bands.simulate import Execute, in_main, job_of, results
 from celosia_boards.host.job import Job
 from celosia_spec.isa.array import ENTRY_WORDS
 from celosia_spec.isa.entries import elements_of
@@ -78,22 +78,19 @@ def _read(program: StreamProgram, job: Job, execute: Execute, layer: int,
     """Run to the end of a layer, before the first one for -1, and return a tensor as it is stored
     then, mantissas int32 (N, C, H, W) and exponents int32 (N,)."""
     stop = _list(cut(program, layer))
-    at = addresses(program.graph.tensors[name], program.places[name])
-    at = np.concatenate([
-        np.column_stack([np.full(at.size, Space.MAIN), at.ravel()]),
-        [[Space.EXPONENTS, program.slots[name]]]]).astype(np.uint32)
+    places = stored_addresses(program, name)
+    at = np.concatenate([in_main(places.ravel()),
+                         [[Space.EXPONENTS, program.slots[name]]]]).astype(np.uint32)
     # What stops it is written behind the stream, and before each run.
     values = np.tile(stop[:, 2], (job.images, 1))
     record = execute(replace(
         job, input_at=np.concatenate([job.input_at, stop[:, :2]]),
         input_values=np.concatenate([job.input_values, values], axis=1),
         read_at=at))
-    main = np.zeros(program.array.main_words * ENTRY_WORDS, np.int64)
     mantissas, exponents = [], []
     for *elements, exponent in record.reads.astype(np.int64):
-        main[at[:-1, 1]] = elements
         exponents.append(int(exponents_of(exponent)))
-        mantissas.append(stored(program, name, main, exponents[-1]))
+        mantissas.append(stored(program, name, np.reshape(elements, places.shape), exponents[-1]))
     return np.array(mantissas, np.int32), np.array(exponents, np.int32)
 
 

@@ -1,7 +1,7 @@
 """Programs on the machine's Verilog, in all simulators."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -37,12 +37,15 @@ class StreamResult:
     output    : int64 (N, C, H, W) mantissas.   exponent : int64 (N,).
     cycles    : int64 (N,), from the edge that accepts the start to the one that ends ``busy``.
     saturated : bool (N,), the machine's flag, or a value of the output was clipped.
+    tensors   : of a step, by name: what it has made of those asked for, int64 (1, C, H, W), and
+                their exponents, int64 (1,).
     """
 
     output: np.ndarray
     exponent: np.ndarray
     cycles: np.ndarray
     saturated: np.ndarray
+    tensors: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
 
 def job_of(program: StreamProgram, images: np.ndarray, step: int = 0,

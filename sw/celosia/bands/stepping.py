@@ -2,12 +2,13 @@
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 
+from celosia.bands.host import stored, stored_addresses
 from celosia.bands.program import StreamProgram
 from celosia.bands.simulate import (
     StreamResult,
@@ -26,7 +27,8 @@ from celosia_sim.simulators.rtl import Design, machine_design
 from celosia_sim.simulators.verilated import execute
 from celosia_spec.errors import SimulationError
 from celosia_spec.isa.array import ENTRY_WORDS
-from celosia_spec.isa.numbers import ELEMENT_BITS
+from celosia_spec.isa.memories import exponents_of
+from celosia_spec.isa.numbers import ELEMENT_BITS, EXPONENT_SLOTS
 
 _ELEMENT = (1 << ELEMENT_BITS) - 1
 
@@ -42,6 +44,7 @@ class Stepping:
     """A program in steps on a machine that keeps its main memory between jobs.
 
     execute : carries out the job of a step.
+    tensors : names of rings whose new lines are read behind each step.
     losses  : how often the machine is known to have lost what was in main memory so far.
 
     The last word of the stream, which no machine reads, holds a number that the host has made up: a
@@ -50,9 +53,10 @@ class Stepping:
     """
 
     def __init__(self, program: StreamProgram, execute: TakeStep,
-                 losses: Callable[[], int] = lambda: 0) -> None:
+                 losses: Callable[[], int] = lambda: 0, tensors: Collection[str] = ()) -> None:
         assert program.steps is not None
         self.program, self._execute, self._losses = program, execute, losses
+        self._tensors = [name for name in tensors if name != program.graph.output]
         self._step, self._main = 0, elements(program)
         self._mark, self._lost = 0, True
         self._before: deque[np.ndarray] = deque(maxlen=program.steps.first - 1)
@@ -84,7 +88,9 @@ class Stepping:
         program = self.program
         job = job_of(program, x[None], step, self._main)
         at = in_main([(len(program.entries) - 1) * ENTRY_WORDS])
-        job = replace(job, read_at=np.concatenate([job.read_at, at]))
+        places = {name: stored_addresses(program, name, step) for name in self._tensors}
+        job = replace(job, read_at=np.concatenate([
+            job.read_at, *(in_main(own.ravel()) for own in places.values()), at]))
         if step:
             job = replace(job, setup=job.setup[:0])
         if fresh:
@@ -93,14 +99,30 @@ class Stepping:
                           input_values=np.append(job.input_values, [[self._mark]], axis=1).astype(
                               np.uint32))
         record = self._execute(job, step % len(program.orders))
-        return results(program, job, record), int(record.reads[0, -1]) & _ELEMENT == self._mark
+        found = results(program, job, record)
+        return replace(found, tensors=self._read(record, places)), (
+            int(record.reads[0, -1]) & _ELEMENT == self._mark)
+
+    def _read(self, record: Record, places: dict[str, np.ndarray],
+              ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return what stands in places of main memory, the last that are read but the number."""
+        reads, found = record.reads[0].astype(np.int64), {}
+        slots = exponents_of(reads[:EXPONENT_SLOTS])
+        at = len(reads) - 1 - sum(own.size for own in places.values())
+        for name, own in places.items():
+            elements, at = reads[at:at + own.size].reshape(own.shape), at + own.size
+            exponent = int(slots[self.program.slots[name]])
+            found[name] = (stored(self.program, name, elements, exponent)[None],
+                           np.array([exponent]))
+        return found
 
 
 @contextmanager
-def simulated_steps(program: StreamProgram, *, stages: Stages = unseen,
-                    design: Design | None = None) -> Iterator[Stepping]:
+def simulated_steps(program: StreamProgram, *, tensors: Collection[str] = (),
+                    stages: Stages = unseen, design: Design | None = None) -> Iterator[Stepping]:
     """Yield a program in steps on one simulated machine, in the compiled loop.
 
+    tensors : as `Stepping` takes them.
     stages : as of `celosia.bands.simulate.simulate`.   design : the machine's Verilog.
 
     An array with flash is started with the program's image in it. SimulationError where a tool is
@@ -116,4 +138,4 @@ def simulated_steps(program: StreamProgram, *, stages: Stages = unseen,
             except Stopped as stopped:
                 raise SimulationError(why_stopped(stopped, job)) from stopped
 
-        yield Stepping(program, take)
+        yield Stepping(program, take, tensors=tensors)
