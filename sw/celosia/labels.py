@@ -7,11 +7,13 @@ import numpy as np
 
 from celosia.datasets.dataset import as_labels
 from celosia.reading import FileError, load_npy
+from celosia_spec.errors import quoted
 from celosia_spec.files import read_file
 from celosia_spec.preprocessing import LABEL_LENGTH, LABELS_MAX
 
-__all__ = ["read_labels", "read_truth"]
+__all__ = ["check_classes", "read_labels", "read_truth"]
 
+_SHOWN = 5          # names of classes that a message lists
 _LABELS_BYTES = LABELS_MAX * (4 * LABEL_LENGTH + 2)
 _TRUTH_BYTES = 64 << 20
 
@@ -46,6 +48,26 @@ def read_truth(path: Path, labels: Sequence[str]) -> np.ndarray:
             number = int(line)
         found.append(number)
     return as_labels(path, np.array(found, np.int64))
+
+
+def check_classes(path: Path, classes: Sequence[str], labels: Sequence[str]) -> None:
+    """FileError where inputs count classes that have other names, or names in another order, than
+    a program's have.
+
+    path    : of the inputs.   classes : as they name them, in their order; () where they do not.
+    labels  : as the program does; () likewise.
+    """
+    if not classes or not labels or tuple(classes) == tuple(labels):
+        return
+    kind = "in another order" if sorted(classes) == sorted(labels) else "which are others"
+    raise FileError(f"{path}: its classes are {_few(classes)}, and the program's {_few(labels)}, "
+                    f"{kind}; give compile or run --labels FILE, with the names as its folders are "
+                    f"called and in the order of training, or run --truth FILE")
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return quoted(", ".join(names[:_SHOWN])) + more
 
 
 def _lines(path: Path, limit: int) -> list[str]:

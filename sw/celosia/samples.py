@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +34,15 @@ _SPLIT = ("train_images", "train_labels", "test_images", "test_labels")
 class Samples:
     """What a program is run on.
 
-    inputs : float32 (N, ...), of the network's input shape.   names : of N pictures, or ().
-    truth  : int64 (N,), the class of each input, or None.
+    inputs  : float32 (N, ...), of the network's input shape.   names : of N pictures, or ().
+    truth   : int64 (N,), the class of each input, or None.
+    classes : what their source calls the classes that truth counts, or ().
     """
 
     inputs: np.ndarray
     names: tuple[str, ...] = ()
     truth: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
 
 
 def read_samples(sources: Sequence[Path], program: Program, limit: int | None = None) -> Samples:
@@ -89,7 +91,8 @@ def _pictures(sources: Sequence[Path]) -> list[Path]:
 
 def _from_dataset(path: Path, program: Program, limit: int | None) -> Samples:
     data = load_dataset(path)
-    return _from_arrays(path, data.test_images, data.test_labels, program, limit)
+    found = _from_arrays(path, data.test_images, data.test_labels, program, limit)
+    return replace(found, classes=data.classes)
 
 
 def _from_archive(path: Path, program: Program, limit: int | None) -> Samples:

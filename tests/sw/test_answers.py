@@ -212,6 +212,31 @@ def test_more_than_ten_classes_show_the_pairs(folder: Path, tmp_path: Path) -> N
     assert len(found["confusions"]) >= 1 and "most often taken for another class" in shown
 
 
+def test_folders_that_name_classes_otherwise_than_the_program_are_refused(
+        folder: Path, tmp_path: Path) -> None:
+    """By a number alone each would be called what another is."""
+    for split in ("train", "test"):
+        for name in ("dog", "cat"):
+            (tmp_path / "pets" / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 6), 99).save(tmp_path / "pets" / split / name / "a.png")
+    given = (folder / "yes.celo", "--input", tmp_path / "pets")
+    right = answer(*given)
+    assert right["accuracy"] == 0.5
+    names = tmp_path / "names.txt"
+    for text, order, kind in (("dog\ncat\n", "dog, cat", "in another order"),
+                              ("cat\ncow\n", "cat, cow", "which are others")):
+        names.write_text(text)
+        said = invoke(*given, "--labels", names, status=1).stderr
+        assert said == (f"celosia: {tmp_path / 'pets'}: its classes are cat, dog, and the "
+                        f"program's {order}, {kind}; give compile or run --labels FILE, with the "
+                        f"names as its folders are called and in the order of training, or run "
+                        f"--truth FILE\n")
+    (tmp_path / "truth.txt").write_text("cow\ncat\n")
+    assert answer(*given, "--labels", names, "--truth", tmp_path / "truth.txt")["accuracy"] == 0.5
+    names.write_text("cat\ndog\n")
+    assert answer(*given, "--labels", names)["answers"] == right["answers"]
+
+
 def test_names_of_files_are_not_obeyed_by_the_terminal(folder: Path, tmp_path: Path) -> None:
     odd = tmp_path / "a\x1b[2Jb.png"
     shutil.copy(folder / "rgb.png", odd)

@@ -15,7 +15,7 @@ from celosia.answers import check_truth
 from celosia.cli import common
 from celosia.cli.difference import difference
 from celosia.cli.progress import work
-from celosia.labels import read_labels, read_truth
+from celosia.labels import check_classes, read_labels, read_truth
 from celosia.program import Program
 from celosia.results import RunResult, stored_names
 from celosia.samples import Samples, read_samples
@@ -142,7 +142,8 @@ def _samples(program: Program, sources: list[Path], limit: int | None, truth: Pa
     """Return the inputs with their true classes."""
     samples = read_samples(sources, program, limit)
     if truth is not None:
-        samples = replace(samples, truth=read_truth(truth, names)[:limit])
+        return replace(samples, truth=read_truth(truth, names)[:limit])
+    check_classes(sources[0], samples.classes, names)
     return samples
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class Dataset:
     train_images, test_images : uint8 (N, H, W) or (N, C, H, W); or float32 (N, ...), every value
                                 finite, which are inputs already.
     train_labels, test_labels : int64 (N,), 0 to `MAX_CLASSES` - 1.
+    classes                   : their names, where the set brings some; else ().
 
     Raises DatasetError if the parts are not that or do not belong together.
     """
@@ -50,6 +51,7 @@ class Dataset:
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+    classes: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         for split in ("train", "test"):

@@ -67,7 +67,7 @@ class Pictures:
         colour = any(picture.mode != "L" for pictures, _ in parts for picture in pictures)
         size = parts[0][0][0].size
         stacks = [(_stack(pictures, colour, size), labels) for pictures, labels in parts]
-        return Dataset(path.name, *stacks[0], *stacks[1])
+        return Dataset(path.name, *stacks[0], *stacks[1], classes=tuple(classes))
 
 
 def pillow() -> ModuleType:
