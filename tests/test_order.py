@@ -191,14 +191,14 @@ ORDER = {
         works
         ways
         plan
-        batches
+        batches, occupancy
         parts
         copies
         flash, layer_commands
         layer_stream
         stream
         program
-        cuts, disassembly, host, occupancy, report
+        cuts, disassembly, host, report
         schedule, simulate
         session, stepping
     """,

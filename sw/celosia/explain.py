@@ -6,7 +6,7 @@ from itertools import groupby
 
 from celosia.bands.disassembly import Batch, Command, LayerWords, layer_words
 from celosia.bands.lives import Life
-from celosia.bands.occupancy import Kind, Piece, section_piece
+from celosia.bands.occupancy import Kind, MainMemory, Piece, section_piece, stream_piece
 from celosia.bands.program import StreamProgram
 from celosia.bands.report import spent
 from celosia.program import Program
@@ -74,11 +74,13 @@ class LayerExplained:
     lines: tuple[Line, ...]
 
 
-def explain(program: Program) -> tuple[list[LayerExplained], list[Piece]]:
+def explain(program: Program) -> tuple[list[LayerExplained], MainMemory]:
     """Return what each layer makes the machine do, and what lies in main memory meanwhile."""
     words = layer_words(program.program)
     found = pieces_told(program.program, words)
-    return [_layer(program, at, own, found) for at, own in enumerate(words)], found
+    layers = [_layer(program, at, own, found) for at, own in enumerate(words)]
+    return layers, MainMemory(layers=tuple(layer.name for layer in layers), pieces=tuple(found),
+                              words=program.array.main_words)
 
 
 # Main memory
@@ -105,8 +107,7 @@ def pieces_told(stream: StreamProgram, words: Sequence[LayerWords]) -> list[Piec
         dies[name] = at
     dies[graph.output] = len(words)
     return [
-        Piece(kind=Kind.STREAM, name="stream", first=0, words=len(stream.entries),
-              life=Life(-1, len(words))),
+        stream_piece(len(stream.entries), len(words)),
         *(Piece(kind=Kind.MAP, name=name, first=first, words=count, life=Life(born, dies[name]))
           for name, (first, count, born) in begins.items()),
         *_sections(stream, words)]

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from celosia.bands.flash import MemoryShort
+from celosia.bands.occupancy import MainMemory
+from celosia.bands.report import main_memory, spent
 from celosia.calibration import calibration_array, known_early
 from celosia.compiler import Compiler
 from celosia.extras import names_extra
@@ -66,6 +69,18 @@ class Problem:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerCheck:
+    """A layer's cycles, exact.
+
+    spent : on what they go, or for what they wait, by `celosia_sim.clock.machine_clock.SPENT`.
+    """
+
+    name: str
+    cycles: int
+    spent: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetCheck:
     """What becomes of a network on one target.
 
@@ -78,6 +93,9 @@ class TargetCheck:
     rest_fits : whether only operators are in the way.
     remarks   : what was done with the model and its example, and what the width of the
                 accumulators costs, where it fits; mostly nothing.
+    layers, memory : of one target alone: what each layer waits for, and who lies where in main
+                memory meanwhile; printed, that is a picture. Where main memory is too small, how it
+                would be taken if it were not. Else () and None.
     """
 
     target: str
@@ -91,6 +109,8 @@ class TargetCheck:
     remedies: tuple[str, ...] = ()
     rest_fits: bool = False
     remarks: tuple[str, ...] = ()
+    layers: tuple[LayerCheck, ...] = ()
+    memory: MainMemory | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +212,7 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
     The rest is as `celosia.compile` has it.
 
     The network is imported once, and compiled for each target and with each change that is named.
+    Of one target the report also tells what each layer waits for, and who lies in main memory.
 
     Sizes that are too large, and operators that do not compile, are no errors here but what is
     reported. CelosiaError for unknown targets, for settings that cannot be, and for what is no
@@ -239,11 +260,34 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
     entries = tuple(
         _impossible(name, reason) if reason is not None
         else _checked(name, machines, operators, graph, other) for name, reason in refused.items())
-    if len(entries) == 1 and entries[0].fits and lanes is None:
+    if len(entries) == len(machines) == 1:
         (entry,), (machine,) = entries, machines.values()
-        fewer = tuple(_fewer_lanes(search, machine, entry))
-        entries = (replace(entry, remarks=(*entry.remarks, *fewer)),)
+        fewer = _fewer_lanes(search, machine, entry) if entry.fits and lanes is None else ()
+        entries = (replace(entry, remarks=(*entry.remarks, *fewer), layers=_layers(machine),
+                           memory=_memory(machine)),)
     return Report(sized=graph is not None, targets=entries)
+
+
+def _layers(machine: Machine) -> tuple[LayerCheck, ...]:
+    """Return what each layer of a network that fits waits for."""
+    schedule = machine.outcome.schedule
+    return () if schedule is None else tuple(
+        LayerCheck(name=_plain(layer.name), cycles=layer.predicted_cycles,
+                   spent=spent(layer, schedule.array.lanes_all)) for layer in schedule.layers)
+
+
+def _memory(machine: Machine) -> MainMemory | None:
+    """Return who lies where in main memory, or would, where there is too little of it."""
+    if machine.outcome.schedule is not None:
+        found = main_memory(machine.outcome.schedule.stream)
+    else:
+        short = [refusal.memory for refusal in machine.outcome.refusals
+                 if isinstance(refusal, MemoryShort)]
+        if not short or short[0] is None:
+            return None
+        found = short[0]
+    return replace(found, layers=tuple(map(_plain, found.layers)), pieces=tuple(
+        replace(piece, name=_plain(piece.name)) for piece in found.pieces))
 
 
 def _more_accurate(graph: Graph, settings: Compiler, samples: np.ndarray,

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from celosia.bands.layouts import tap_words
-from celosia.bands.occupancy import Kind, Moment, flash_bytes, fullest, pieces
+from celosia.bands.occupancy import Moment
 from celosia.bands.program import StreamProgram
+from celosia.bands.report import flash_bytes, main_memory
 from celosia.bands.schedule import StreamSchedule
 from celosia.original import QuantisedLoss
 from celosia.show import html, text
@@ -74,7 +75,7 @@ class Program(Compiled):
     def memory_use(self) -> tuple[MemoryUse, ...]:
         """How much of main memory is needed from its begin on, and the tables of the layers."""
         program = self.program
-        used = {"main memory": max(piece.first + piece.words for piece in pieces(program)),
+        used = {"main memory": main_memory(program).needed,
                 "taps": max(tap_words(layer.layout.phases()) for layer in program.layers),
                 "exponents": 1 + max(program.slots.values())}
         return tuple(MemoryUse(name, used[name], available)
@@ -83,7 +84,7 @@ class Program(Compiled):
     @property
     def fullest_moment(self) -> Moment:
         """When most of main memory is taken."""
-        return fullest(pieces(self.program), self.program)
+        return main_memory(self.program).fullest
 
     @property
     def fullest(self) -> str:
@@ -94,12 +95,7 @@ class Program(Compiled):
     def main_memory(self) -> dict[str, Any]:
         """When most of main memory is taken, words of it, and the bytes that are copied from flash,
         by the layer; ready for JSON."""
-        moment = self.fullest_moment
-        return {"fullest": {"layer": moment.layer, "used": moment.used,
-                            "available": moment.available, "maps": moment.words[Kind.MAP],
-                            "stream": moment.words[Kind.STREAM],
-                            "sections": moment.words[Kind.SECTION]},
-                "flash_bytes": flash_bytes(self.program)}
+        return {"fullest": self.fullest_moment.told, "flash_bytes": flash_bytes(self.program)}
 
     @property
     def image(self) -> bytes:

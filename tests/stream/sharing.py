@@ -8,7 +8,8 @@ from unittest import mock
 import numpy as np
 
 from celosia.bands.disassembly import layer_words
-from celosia.bands.occupancy import Kind, pieces
+from celosia.bands.occupancy import Kind
+from celosia.bands.report import main_memory
 from celosia.explain import pieces_told
 from celosia_sim.stream_memories import Flash, Reader
 from celosia_spec.isa.image import UNIT_WORDS
@@ -156,7 +157,7 @@ def check_words(program) -> None:
     the compiler has planned it."""
     words = layer_words(program)
     told, planned = ({(piece.kind, piece.name): piece for piece in found}
-                     for found in (pieces_told(program, words), pieces(program)))
+                     for found in (pieces_told(program, words), main_memory(program).pieces))
     output = Kind.MAP, program.graph.output     # its last word may be a gap that nobody writes
     assert planned[output].words - told[output].words in (0, 1)
     assert told == planned | {output: replace(planned[output], words=told[output].words)}

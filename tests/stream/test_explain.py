@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 import celosia
 from celosia.bands.disassembly import layer_words
 from celosia.bands.lives import Life
-from celosia.bands.occupancy import Kind, Piece, flash_bytes, fullest, letters, picture, pieces
+from celosia.bands.occupancy import Kind, Piece, letters, picture
 from celosia.bands.program import stream_program
+from celosia.bands.report import flash_bytes, main_memory
 from celosia.bands.schedule import StreamSchedule
 from celosia.cli import app, streams
 from celosia.explain import explain, pieces_told
@@ -130,7 +131,7 @@ def test_what_flash_brings_is_told(capsys):
     assert [layer.name for layer in layers if layer.copied] == list(flash_bytes(program))
     [line, *_] = (line for layer in layers for line in layer.lines if line.op == "copy")
     assert sections[0].name in line.says and f"{sections[0].first:,} to" in line.says
-    streams.explained(made, layers, found, lone=False)
+    streams.explained(layers, found, lone=False)
     text = capsys.readouterr().out
     assert f"entries of {sections[0].name}, from flash" in text and "+ from flash" in text
 
@@ -147,9 +148,9 @@ def test_the_picture_shows_what_has_most_of_a_range():
 def test_command(path, program):
     text = shown(path)
     assert max(map(len, text.splitlines())) <= 80
-    for piece in pieces(program.program):
-        assert f"words {piece.first:,} to {piece.first + piece.words - 1:,}" in text
-    assert f"fullest at {fullest(pieces(program.program), program.program)}" in text
+    for piece in main_memory(program.program).pieces:
+        assert f"words {piece.first:,} to {piece.end - 1:,}" in text
+    assert f"fullest at {program.fullest_moment}" in text
     told = json.loads(shown(path, "--json"))
     assert set(told) == {"target", "layers", "memory", "main_memory"}
     assert len(told["layers"]) == 5 and "lines" not in told["layers"][0]
@@ -171,5 +172,10 @@ def test_one_layer_in_words(path, program):
 
 
 def test_many_layers_have_a_picture_of_some(path, monkeypatch):
-    monkeypatch.setattr("celosia.cli.streams._ROWS", 3)
-    assert "a line for 2 layers" in shown(path)
+    monkeypatch.setattr("celosia.bands.occupancy._ROWS", 3)
+    text = shown(path)
+    assert "a line for 2 layers" in text
+    begun = text.splitlines().index(next(line for line in text.splitlines()
+                                         if line.startswith("main memory, ")))
+    assert [line.split()[0] for line in text.splitlines()[begun + 1:begun + 4]] == [
+        "conv1", "fc1", "fc3"]

@@ -244,6 +244,10 @@ def test_refusal():
                        r"prune more, or give it smaller maps$") as raised:
         stream_program(connected(96, 64, 10), replace(ARRAY, main_words=64))
     assert raised.value.need.least
+    memory = raised.value.memory
+    assert memory.fullest.layer == "n0" and not memory.fits
+    assert memory.fullest.used * 8 / 1024 == raised.value.need.needed
+    assert [piece.name for piece in memory.pieces] == ["stream", "x", "n0", "n1", "n0", "n1"]
 
 
 def test_more_flash_than_commands_reach(monkeypatch):

@@ -10,6 +10,7 @@ from celosia.bands.flash import least_refusal
 from celosia.bands.grid import Grid
 from celosia.bands.layouts import Band, Lines, Stretch
 from celosia.bands.program import refusals, stream_program
+from celosia.bands.report import main_memory
 from celosia.bands.schedule import attempt
 from celosia.graph import Conv, Graph
 from celosia.quantise import quantise
@@ -103,6 +104,14 @@ def test_nothing_is_in_the_way_of_what_fits():
     short = attempt(graph, replace(array, main_words=1024))
     [refusal] = short.refusals
     assert short.planned and not refusal.need.least
+    # What would lie in main memory ends where it is said to.
+    memory = refusal.memory
+    assert memory.needed * 8 / 1024 == refusal.need.needed and memory.words == 1024
+    assert memory.layers == ("a", "b") and {piece.name for piece in memory.pieces} == {
+        "stream", "x", "a", "b"}
+    assert [(piece.name, piece.words, piece.life) for piece in memory.pieces] == [
+        (piece.name, piece.words, piece.life)
+        for piece in main_memory(outcome.schedule.stream).pieces]
 
 
 @pytest.mark.parametrize("flash", [0, 4])
@@ -115,6 +124,11 @@ def test_no_array_that_runs_a_network_has_less_main_memory_than_the_least(flash)
         array = replace(array, main_words=array.main_words // 2)
     assert least.need.what == Scarce.MAIN_MEMORY and least.need.least
     assert least.need.needed > array.main_words * 8 / 1024
+    memory = least.memory
+    assert memory.fullest.used * 8 / 1024 == least.need.needed
+    assert not memory.fits and "|" in str(memory) and max(map(len, memory.lines(80))) <= 80
+    assert ("weights, at least" in str(memory)) == (not flash)
+    assert ("a part of the entries of a, from flash" in str(memory)) == bool(flash)
 
 
 def test_lines_of_several_records():

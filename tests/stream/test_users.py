@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import celosia
 from celosia.bands import session
+from celosia.bands.report import main_memory
 from celosia.board import Board
 from celosia.cli import app
 from celosia.cli.common import find_model
@@ -133,6 +134,15 @@ def test_check_and_compile_tell_the_same(program, tmp_path):
     for names in (["small"], ["ecp5-85f", "small"]):
         found = celosia.check(module, example[:1], targets=names)
         assert found.targets[-1].cycles == program.predicted_cycles
+        if len(names) > 1:
+            assert all((entry.layers, entry.memory) == ((), None) for entry in found.targets)
+            continue
+        [entry] = found.targets
+        assert [(layer.name, layer.cycles) for layer in entry.layers] == [
+            (layer.name, layer.predicted_cycles) for layer in program.layers]
+        assert all(sum(layer.spent.values()) == layer.cycles for layer in entry.layers)
+        assert entry.memory == main_memory(program.program)
+        assert f"fullest at {program.fullest_moment}" in str(entry.memory)
     result = CliRunner().invoke(app, ["compile", "lenet5-pruned", "--target", "small", "--json"])
     assert result.exit_code == 0
     told = json.loads(result.stdout)
@@ -156,6 +166,23 @@ def test_what_does_not_fit_is_told_with_what_helps():
     assert "main memory: 63.6 KiB, room for 32" in str(found)
     assert any("prune it" in way for way in entry.remedies)
     assert not any("static" in way for way in entry.remedies)      # they take no less room
+    assert entry.layers == () and not entry.memory.fits
+    [needed] = (problem.needed for problem in entry.problems)
+    assert entry.memory.needed * 8 / 1024 == needed
+    call = ["check", "lenet5", "--target", "small"]
+    shown = CliRunner().invoke(app, call, env={"COLUMNS": "80"}).stdout
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= 80
+    begun = lines.index("main memory, 32 KiB as far as the |: a mark is 892 bytes")
+    assert all(line.startswith(name) and line.index("|") == 6 + 73 * 4096 // entry.memory.needed
+               for name, line in zip(("conv1", "conv2", "fc1", "fc2", "fc3"),
+                                     lines[begun + 1:begun + 6], strict=True))
+    assert "most is needed at conv1: maps" in shown and "map conv1: " in shown
+    assert "map fc1: " not in shown                                # it is not there then
+    assert shown.index("most is needed") < shown.index("it fits if you prune it")
+    [told] = json.loads(CliRunner().invoke(app, [*call, "--json"]).stdout)["targets"]
+    assert told["main_memory"]["fullest"]["used"] > told["main_memory"]["fullest"]["available"]
+    assert [piece["name"] for piece in told["memory"]][:3] == ["stream", "x", "conv1"]
 
 
 class Wide(nn.Module):

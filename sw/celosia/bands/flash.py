@@ -10,10 +10,12 @@ import numpy as np
 from celosia.bands.batches import Batches
 from celosia.bands.copies import Copies, Needs, Schedule, maps_of, whole_units
 from celosia.bands.entries import Stream
+from celosia.bands.lives import Life
+from celosia.bands.occupancy import Kind, MainMemory, Piece, map_pieces, stream_piece
 from celosia.bands.packing import Need, Packing
 from celosia.bands.parts import Parted, Parting
 from celosia.bands.plan import Layer
-from celosia.bands.regions import Owners, map_needs, own_words, owners
+from celosia.bands.regions import Owners, map_needs, own_words, owners, regions
 from celosia_spec import errors
 from celosia_spec.errors import FitError, Scarce
 from celosia_spec.isa.array import ENTRY_WORDS, Array, kib
@@ -39,6 +41,16 @@ many it has for its sections."""
 
 DENSEST = 2 * ENTRY_WORDS
 """Weights that an entry holds at most."""
+
+
+class MemoryShort(FitError):
+    """Main memory is too small.   memory : who would lie where if it were larger."""
+
+    def __init__(self, node: str, operator: str, problem: str, remedy: str,
+                 source: str | None = None, need: errors.Need | None = None,
+                 memory: MainMemory | None = None) -> None:
+        super().__init__(node, operator, problem, remedy, source, need)
+        self.memory = memory
 
 
 def copies(graph: QGraph, layers: Sequence[Layer], made: Sequence[Sequence[Batches]],
@@ -75,7 +87,7 @@ def _copies(graph: QGraph, layers: Sequence[Layer], made: Sequence[Sequence[Batc
     if _end(needs, found) <= array.main_words:
         return Copies(maps=maps_of(found))
     if not array.flash:
-        raise _refusal(graph, needs, found, array)
+        raise _refusal(graph, needs, found, array, owned, stream.words_needed)
     return _Memory(graph, layers, made, stream, array, owned).found()
 
 
@@ -89,10 +101,31 @@ def least_refusal(graph: QGraph, array: Array) -> FitError | None:
     needs = map_needs(graph, owners(graph)).values()
     used = [sum(need.words for need in needs if need.life.born <= at <= need.life.dies)
             + (entries[at] if array.flash else sum(entries)) for at in range(len(entries))]
-    words = max(used)
-    node = graph.nodes[used.index(words)]
-    return None if words <= array.main_words else _too_small(
-        node, "a row's weights" if array.flash else "weights", words, array, least=True)
+    if (words := max(used)) <= array.main_words:
+        return None
+    weights = stream_piece(0 if array.flash else sum(entries), len(entries), "weights")
+    memory = _would_lie(graph, owners(graph), array, weights,
+                        dict(enumerate(entries)) if array.flash else {})
+    return _too_small(graph.nodes[used.index(words)], "a row's weights" if array.flash else
+                      "weights", words, array, memory, least=True)
+
+
+def _would_lie(graph: QGraph, owned: Owners, array: Array, stream: Piece,
+               parts: Mapping[int, int]) -> MainMemory:
+    """Return who would lie where in a main memory that has room for it.
+
+    owned : whose words each tensor has.   parts : words of each layer's entries that are there when
+    it runs, by its number; none of layers that lie in the stream.
+    """
+    needs = Needs(map_needs(graph, owned).items())
+    needs |= {at: Need(words=words, life=Life(at, at)) for at, words in parts.items() if words}
+    found = Packing(needs, stream.words).before(array.main_words)
+    places = regions(graph, {name: found[owner] for name, owner in owned.items()})
+    layers = tuple(node.name for node in graph.nodes)
+    return MainMemory(layers=layers, words=array.main_words, pieces=(
+        *([stream] if stream.words else []), *map_pieces(places),
+        *(Piece(kind=Kind.SECTION, name=layers[at], first=found[at], words=needs[at].words,
+                life=needs[at].life) for at in parts if at in needs)))
 
 
 def _end(needs: Mapping[str | int, Need], found: Mapping[str | int, int]) -> int:
@@ -100,20 +133,25 @@ def _end(needs: Mapping[str | int, Need], found: Mapping[str | int, int]) -> int
 
 
 def _refusal(graph: QGraph, needs: Mapping[str | int, Need], found: Mapping[str | int, int],
-             array: Array) -> FitError:
-    """Return what says at which node main memory is too small for maps and the stream."""
+             array: Array, owned: Owners, first: int) -> FitError:
+    """Return what says at which node main memory is too small for maps and the stream.
+
+    first : word from which on maps lie.
+    """
     name = max(needs, key=lambda name: found[name] + needs[name].words)
     node = graph.nodes[max(needs[name].life.born, 0)]
-    return _too_small(node, "the stream", found[name] + needs[name].words, array)
+    return _too_small(node, "the stream", found[name] + needs[name].words, array,
+                      _would_lie(graph, owned, array, stream_piece(first, len(graph.nodes)), {}))
 
 
-def _too_small(node: QNode, held: str, words: int, array: Array, *,
-               least: bool = False) -> FitError:
+def _too_small(node: QNode, held: str, words: int, array: Array, memory: MainMemory, *,
+               least: bool = False) -> "MemoryShort":
     needed, available = map(kib, (words, array.main_words))
-    return FitError(node.name, str(node.kind), f"the maps that are alive there and {held} need "
-                    f"{'at least ' * least}{words} words of main memory, the array has "
-                    f"{array.main_words}", "prune more, or give it smaller maps",
-                    need=errors.Need(Scarce.MAIN_MEMORY, needed, available, "KiB", least=least))
+    return MemoryShort(node.name, str(node.kind), f"the maps that are alive there and {held} need "
+                       f"{'at least ' * least}{words} words of main memory, the array has "
+                       f"{array.main_words}", "prune more, or give it smaller maps",
+                       need=errors.Need(Scarce.MAIN_MEMORY, needed, available, "KiB", least=least),
+                       memory=memory)
 
 
 class _Memory:
@@ -263,8 +301,12 @@ class _Memory:
         words = [rest + self.maps[at] + whole_units(min(self._parting(at).least, entries))
                  for at, entries in enumerate(self.stream.layers)]
         at = words.index(max(words))
+        memory = _would_lie(self.graph, self.owned, self.array, stream_piece(rest, len(words)), {
+            at: whole_units(min(self._parting(at).least, entries))
+            for at, entries in enumerate(self.stream.layers)})
         return _too_small(self.graph.nodes[at], "a part of its entries",
-                          max(words[at], self.array.main_words + 1), self.array, least=True)
+                          max(words[at], self.array.main_words + 1), self.array, memory,
+                          least=True)
 
 
 def _down(words: float) -> int:

@@ -5,12 +5,14 @@ import math
 import numpy as np
 
 from celosia.bands.flash import DENSEST
+from celosia.bands.occupancy import MainMemory, map_pieces, section_piece, stream_piece
 from celosia.bands.plan import Layer as Plan
 from celosia.bands.program import StreamProgram
 from celosia.uncollected import uncollected
 from celosia_sim.clock.cycles import cycles
 from celosia_sim.clock.machine_clock import SPENT, Cycles
 from celosia_spec.isa.array import ENTRY_BITS
+from celosia_spec.isa.image import UNIT_BYTES
 from celosia_spec.program import Layer
 from celosia_spec.qgraph import as_made
 
@@ -24,6 +26,22 @@ def clocked(program: StreamProgram) -> list[Cycles]:
         (chunks, copied), *beside = ((own.chunks.tolist(), own.copied) for own in order.clusters)
         found.append(cycles(program.array, entries, chunks, copied, program.sections, beside))
     return found
+
+
+def main_memory(program: StreamProgram) -> MainMemory:
+    """Return who lies where in main memory; the list of chunks is told with the stream."""
+    layers = tuple(node.name for node in program.graph.nodes)
+    return MainMemory(layers=layers, words=program.array.main_words, pieces=(
+        stream_piece(len(program.entries), len(layers)), *map_pieces(program.places),
+        *(section_piece(layers[at], sections, program.flash.lives[at])
+          for at, sections in program.copied_layers.items())))
+
+
+def flash_bytes(program: StreamProgram) -> dict[str, int]:
+    """Return the bytes of the image in flash that are copied during a run, by the layer; none where
+    all is resident."""
+    return {program.graph.nodes[at].name: sum(section.units for section in sections) * UNIT_BYTES
+            for at, sections in program.copied_layers.items()}
 
 
 def report(program: StreamProgram, found: Cycles | None = None) -> tuple[Layer, ...]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from celosia.cli import common
+from celosia.cli import common, streams
 from celosia.cli.page import check_page
 from celosia.cli.preprocessing import told
 from celosia.cli.progress import work
@@ -72,7 +72,9 @@ def check(
             progress=shown.stage if sys.stderr.isatty() or not json else None)
     if json:
         common.emit({"model": model, "exponents": exponents, "fits": report.fits,
-                     **asdict(report)})
+                     **asdict(report), "targets": [
+                         asdict(entry) | streams.memory_json(entry.memory)
+                         for entry in report.targets]})
     else:
         _print(f"{model}, {exponents} exponents", report)
     if not report.fits:
@@ -135,6 +137,11 @@ def _print(title: str, report: Report) -> None:
         table.add_row(entry.target, "yes" if entry.fits else "no", _obstacles(entry),
                       "" if entry.lanes is None else str(entry.lanes), *speed)
     common.show(table)
+    for entry in report.targets:
+        if entry.layers:
+            streams.spent_told([(layer.name, layer.spent) for layer in entry.layers])
+        if entry.memory is not None:
+            streams.picture(entry.memory)
     for line in report.details():
         indent = " " * (len(line) - len(line.lstrip()) + 2)
         print(common.wrapped(line, indent))

@@ -24,9 +24,9 @@ def explain(
     if layer is not None and layer not in names:
         raise CelosiaError(f"{program}: no layer {quoted(layer)}; --layer takes one of "
                            f"{', '.join(names)}")
-    layers, pieces = explained(loaded)
+    layers, memory = explained(loaded)
     layers = [known for known in layers if layer in (None, known.name)]
     if json:
-        common.emit(streams.explained_json(loaded, layers, pieces, lone=layer is not None))
+        common.emit(streams.explained_json(loaded, layers, memory, lone=layer is not None))
     else:
-        streams.explained(loaded, layers, pieces, lone=layer is not None)
+        streams.explained(layers, memory, lone=layer is not None)

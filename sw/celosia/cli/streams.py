@@ -9,15 +9,9 @@ from celosia.show import figure
 from celosia_spec.errors import FitError
 
 if TYPE_CHECKING:
-    from celosia.bands.occupancy import Piece
+    from celosia.bands.occupancy import MainMemory
     from celosia.explain import LayerExplained
     from celosia.program import Program
-
-_ROWS = 32
-"""Lines of the picture of main memory, at most."""
-
-_NAME = 14
-"""Characters of a layer's name beside it."""
 
 
 def steps(program: "Program") -> dict[str, Any] | None:
@@ -64,11 +58,16 @@ def spent(layers: Sequence[tuple[str, Mapping[str, int]]]) -> None:
     common.show(table)
 
 
-def explained(program: "Program", layers: "Sequence[LayerExplained]",
-              pieces: "Sequence[Piece]", *, lone: bool) -> None:
-    """Print what `celosia.explain` found, of all layers or of one."""
+def spent_told(layers: Sequence[tuple[str, Mapping[str, int]]]) -> None:
+    """Print the same, and what each of it means."""
     from celosia_sim.clock.machine_clock import SPENT
 
+    spent(layers)
+    print(common.wrapped("; ".join(f"{key}: {about}" for key, about in SPENT.items())))
+
+
+def explained(layers: "Sequence[LayerExplained]", memory: "MainMemory", *, lone: bool) -> None:
+    """Print what `celosia.explain` found, of all layers or of one."""
     table = common.table(
         "schedule", "layer", "kind", "groups", "lanes", "bands", "tiles", "batches", "passes",
         "fills", "entries", "fetched", "weights", "padding", words=2,
@@ -79,12 +78,11 @@ def explained(program: "Program", layers: "Sequence[LayerExplained]",
                       f"{known.passes:,}", f"{known.fills:,}", f"{known.entries:,}",
                       f"{known.fetched:,}", f"{known.weights:,}", f"{known.padding:,}")
     common.show(table)
-    spent([(known.name, known.spent) for known in layers])
-    print(common.wrapped("; ".join(f"{key}: {about}" for key, about in SPENT.items())))
+    spent_told([(known.name, known.spent) for known in layers])
     if lone:
         _commands(layers[0])
     else:
-        _picture(program, pieces)
+        picture(memory)
         print(common.wrapped("--layer LAYER tells a layer's commands, one by one"))
 
 
@@ -95,42 +93,25 @@ def _commands(layer: "LayerExplained") -> None:
         print(head + common.wrapped(" " * len(head) + line.says, " " * len(head)).lstrip())
 
 
-def _picture(program: "Program", pieces: "Sequence[Piece]") -> None:
-    """Print main memory layer by layer, a mark for each of its ranges, and whose the marks are."""
-    from celosia.bands.occupancy import EMPTY, Kind, letters, picture
-    from celosia_spec.isa.array import kib
+def picture(memory: "MainMemory") -> None:
+    """Print main memory layer by layer, and who lies there."""
+    print("\n".join(memory.lines(max(common.width(), 20))))
 
-    names = [layer.name for layer in program.layers]
-    side = min(max(map(len, names)), _NAME)
-    columns = max(common.width() - side - 1, 20)
-    words = program.array.main_words
-    columns = min(columns, words)
-    lines = picture(pieces, len(names), words, columns)
-    every = -(-len(names) // _ROWS)
-    print(f"main memory, {kib(words):g} KiB: a mark is {kib(words) * 1024 / columns:,.0f} bytes"
-          + (f"; a line for {every} layers" if every > 1 else ""))
-    for name, line in list(zip(names, lines, strict=True))[::every]:
-        print(f"{name if len(name) <= side else name[:side - 1] + '…':{side}} {line}")
-    print(common.wrapped(f"fullest at {program.fullest_moment}"))
-    marks = letters(pieces)
-    for piece in sorted(pieces, key=lambda piece: (list(Kind).index(piece.kind), piece.life)):
-        first, last = max(piece.life.born, 0), min(piece.life.dies, len(names) - 1)
-        when = "always" if piece.kind == Kind.STREAM else (
-            f"at {names[first]}" if first == last else f"{names[first]} to {names[last]}")
-        what = {Kind.STREAM: "stream and its list of chunks", Kind.MAP: f"map {piece.name}",
-                Kind.SECTION: f"entries of {piece.name}, from flash"}[piece.kind]
-        print(common.wrapped(
-            f"{marks[piece]}  {what}: {kib(piece.words):.1f} KiB, words {piece.first:,} to "
-            f"{piece.first + piece.words - 1:,}, {when}", "   "))
-    print(f"{EMPTY}  nothing")
+
+def memory_json(memory: "MainMemory | None") -> dict[str, Any]:
+    """Return the same ready for JSON."""
+    if memory is None:
+        return {"memory": None, "main_memory": None}
+    return {"memory": [asdict(piece) for piece in memory.pieces],
+            "main_memory": {"fullest": memory.fullest.told}}
 
 
 def explained_json(program: "Program", layers: "Sequence[LayerExplained]",
-                   pieces: "Sequence[Piece]", *, lone: bool) -> dict[str, Any]:
+                   memory: "MainMemory", *, lone: bool) -> dict[str, Any]:
     """Return the same ready for JSON; commands of one layer only."""
     found = [asdict(layer) for layer in layers]
     for layer in found:
         if not lone:
             del layer["lines"]
     return {"target": program.target, "layers": found,
-            "memory": [asdict(piece) for piece in pieces], "main_memory": program.main_memory}
+            **memory_json(memory), "main_memory": program.main_memory}
