@@ -20,6 +20,7 @@ INPUT_MAX = 2.0 ** (EXPONENT_MAX + 1)
 """Inputs are below this."""
 _CHANNELS_MAX = 1 << 16
 _PIXEL_MAX = 255
+_UNLIKE = 2         # times as large as any pixel: no mean of these, and hardly their deviation
 _FAR = 16           # times as large as inputs may be: numbers that are meant to be others
 
 
@@ -75,6 +76,22 @@ class Preprocessing:
             raise ArgumentError(f"scale {scale[0]:g}, mean and deviation lead to inputs of "
                                 f"{INPUT_MAX:g} and more, which no array takes; use numbers nearer "
                                 f"to 1")
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is told of a mean and a deviation that seem to be of pixels before they are scaled.
+        """
+        if self.scale is None:
+            return ()
+        most = self.scale * _PIXEL_MAX
+        wrong = [f"{name} {largest:g}" for name, largest in (
+            ("mean", max(self.mean)), ("deviation", max(self.deviation)))
+            if _UNLIKE * most < largest <= _PIXEL_MAX and largest != 1]
+        if not wrong:
+            return ()
+        return (f"{' and '.join(wrong)}: scaled pixels are {most:.3g} at most; what was found of "
+                f"pixels up to {_PIXEL_MAX} has to be divided by {1 / self.scale:.4g}, as they "
+                f"are, or scale is 1",)
 
     def inputs(self, pixels: Any) -> np.ndarray:
         """Return pixels, uint8 (N, C, H, W) or (N, H, W), as inputs float32 (N, C, H, W).

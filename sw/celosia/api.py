@@ -101,7 +101,8 @@ def compile(model: Any, example_input: Any = None, *, target: str = Compiler.tar
     prepared = compiler.prepared(imported, samples, preprocessing, dump_after=dump_after)
     graph, samples, compiler = prepared.graph, prepared.samples, prepared.compiler
     graph = replace(graph, remarks=(
-        *graph.remarks, *calibration_remarks(samples, preprocessing),
+        *graph.remarks, *(preprocessing.remarks if preprocessing else ()),
+        *calibration_remarks(samples, preprocessing),
         *input_remarks(graph, samples, compiler.larger_input),
         *output_remarks(graph, calibrated=samples is not None),
         *faint_tensors(graph, samples, activation_bits)))
@@ -152,8 +153,10 @@ def build(program: Program, board: str | None = None, *, seeds: int = 1, seed: i
     CelosiaError where the tools are missing, the board is unknown or cannot hold the array, the
     design does not fit or misses its clock, or the results cannot be written.
     """
+    from celosia.program import check_program
     from celosia_boards.targets import target as find_target
 
+    check_program(program)
     with refusals():
         place = find_target(board or program.target)
         check_buildable(program, place)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from celosia.extras import names_extra
-from celosia.program import Program
+from celosia.program import Program, check_program
 from celosia.results import (
     Notice,
     Progress,
@@ -205,6 +205,7 @@ def run(program: Program, x: Any, backend: str = GOLDEN, *, tensors: Tensors = F
     CelosiaError where the shape is wrong, a value is not finite, the backend is not there, or
     there are no such tensors.
     """
+    check_program(program)
     names = stored_names(program, tensors)
     images, found = as_images(program, x, notice or warned), named(backend)
     meanwhile = Meanwhile(progress=progress, stages=stages, notice=notice, baud=baud)
@@ -225,6 +226,7 @@ def stream(program: Program, backend: str = GOLDEN, *, tensors: Tensors = False,
     CelosiaError where the program does not run in steps, the backend is not there, or there are no
     such tensors.
     """
+    check_program(program)
     found = named(backend)
     if program.steps is None:
         raise CelosiaError("the program computes whole windows: run it with celosia.run, or "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from celosia.board_programs import BoardProgram, board_program
-from celosia.program import Program
+from celosia.program import Program, check_program
 from celosia.results import (
     Notice,
     Progress,
@@ -118,6 +118,7 @@ class Board:
                    that is left to be seen, as `celosia.verify.verify` does.
         CelosiaError for such a board, and for one that holds another array than the program's.
         """
+        check_program(program)
         self._check(program)
         machine = Machine(self._line, program.array, target(program.target).clock_mhz * 1e6)
         driver = Driver(machine, self._on_notice)

@@ -9,7 +9,7 @@ import numpy as np
 
 from celosia.bands.schedule import stream_schedule
 from celosia.densify import densify
-from celosia.program import Program
+from celosia.program import Program, check_program
 from celosia_spec.errors import CelosiaError, refusals
 from celosia_spec.isa.array import MAIN_WORDS_MAX
 from celosia_spec.program import Layer
@@ -51,6 +51,7 @@ def compare(program: Program) -> Comparison:
 
     The dense weights may not fit main memory; the baseline gets a deeper one.
     """
+    check_program(program)
     dense = _dense(program)
     lanes = program.array.lanes_all
     layers = tuple(
@@ -101,6 +102,7 @@ def count(program: Program, board: Board, stages: Stages | None = None) -> list[
     A board counts whole runs: from the start to the end of one layer, and of the next. A run that
     ends at a layer takes some cycles to end; those that it takes in the simulation are left out.
     """
+    check_program(program)
     if program.steps is not None:
         raise CelosiaError("the program takes steps of time, and its layers are not counted one by "
                            "one; run it on the board: the cycles of each step are compared")

@@ -9,7 +9,7 @@ from celosia.bands.lives import Life
 from celosia.bands.occupancy import Kind, MainMemory, Piece, section_piece, stream_piece
 from celosia.bands.program import StreamProgram
 from celosia.bands.report import spent
-from celosia.program import Program
+from celosia.program import Program, check_program
 from celosia.show import count, span
 from celosia_spec.isa.array import ENTRY_WORDS
 from celosia_spec.isa.controls import LAYER, Op
@@ -76,6 +76,7 @@ class LayerExplained:
 
 def explain(program: Program) -> tuple[list[LayerExplained], MainMemory]:
     """Return what each layer makes the machine do, and what lies in main memory meanwhile."""
+    check_program(program)
     words = layer_words(program.program)
     found = pieces_told(program.program, words)
     layers = [_layer(program, at, own, found) for at, own in enumerate(words)]

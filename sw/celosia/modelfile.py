@@ -12,7 +12,7 @@ from celosia.reading import MAX_BYTES, FileError, ZipReader
 from celosia_spec.errors import CelosiaError
 from celosia_spec.files import open_file
 
-__all__ = ["OLD_PT2", "ONNX", "PT2", "model_format"]
+__all__ = ["OLD_PT2", "ONNX", "PT2", "check_weights", "model_format"]
 
 PT2, ONNX = "pt2", "onnx"
 """The formats that are read."""
@@ -81,8 +81,31 @@ def model_format(path: str | os.PathLike[str]) -> str:
     return PT2 if zipped else ONNX
 
 
+def check_weights(path: Path) -> None:
+    """CelosiaError where a file of weights is one that torch.save wrote; the message says how a
+    ``.safetensors`` file is made of it."""
+    with open_file(path, MAX_BYTES) as stream:
+        head = stream.read(_HEAD)
+    if not head.startswith(b"PK\3\4") and _of_head(head) is not _PICKLED:
+        return
+    code = (f"state = torch.load({str(path)!r}, weights_only=True)  # of a checkpoint its part, "
+            f"state['state_dict'] or so",
+            f"safetensors.torch.save_file({{name: tensor.clone(memory_format="
+            f"torch.contiguous_format) for name, tensor in state.items()}}, "
+            f"{str(path.with_suffix('.safetensors'))!r})")
+    refusal = CelosiaError("\n    ".join((
+        f"{path}: as torch.save writes files, which can run code when opened; make a .safetensors "
+        f"file of the weights in it:", *code)))
+    refusal.code = code
+    raise refusal
+
+
 def _of_other(path: Path, head: bytes) -> CelosiaError | None:
     """Return what a file is that is no archive, and the way out; None where it is ONNX."""
+    if path.suffix == ".py":
+        return CelosiaError(f"{path}: Python source; on the command line give "
+                            f"{'.'.join(path.with_suffix('').parts)}:FUNCTION, a function or class "
+                            f"in it that makes the torch.nn.Module, else that module itself")
     kind = _of_head(head)
     told = kind or any(head.startswith(magic) for magic in _OTHER)
     if not told and (path.suffix.lower() == ".onnx" or _ONNX_HEAD.match(head)):

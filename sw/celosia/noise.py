@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +18,9 @@ from celosia.float_values import Completion, Tensors, completion, weights_of
 from celosia.graph import Conv, Graph
 from celosia.original import as_imported, has_pieces
 from celosia.passes.wide_input import with_low_parts
+from celosia.program import Program, check_program
 from celosia_spec.errors import CelosiaError, refusals
 from celosia_spec.qgraph import QGraph, low_sums
-
-if TYPE_CHECKING:
-    from celosia.program import Program
 
 _HALF = 0.5 + 2.0**-20
 """How far a weight may lie from its mantissa: parameters are float32."""
@@ -88,6 +86,7 @@ def against_float(program: Program, model: Any, x: np.ndarray, *,
 
     CelosiaError where the model has other layers.
     """
+    check_program(program)
     if program.steps is not None:
         raise CelosiaError("the program takes steps of time, and the float network none; compile "
                            "the model without stream to compare the two")

@@ -1,5 +1,6 @@
 """A program as users have it: it prints, a notebook shows it, and it writes its file."""
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from celosia.bands.schedule import StreamSchedule
 from celosia.original import QuantisedLoss
 from celosia.show import html, text
 from celosia_spec import container
-from celosia_spec.errors import CompileError
+from celosia_spec.errors import ArgumentError, CompileError
 from celosia_spec.host_layers import HostLayer
 from celosia_spec.isa.image import pack
 from celosia_spec.isa.memories import addresses
@@ -130,6 +131,16 @@ class Program(Compiled):
         if program.array.flash:
             arrays["flash"] = np.frombuffer(self.image, np.uint8)
         return manifest, arrays | graph_sections(program.source)
+
+
+def check_program(given: object) -> None:
+    """ArgumentError unless something is a program."""
+    if isinstance(given, Program):
+        return
+    if isinstance(given, (str, os.PathLike)):
+        raise ArgumentError(f"program: a path; give celosia.load({str(given)!r})")
+    raise ArgumentError(f"program: {type(given).__name__}; give what celosia.compile or "
+                        f"celosia.load returns")
 
 
 def program_of(found: StreamSchedule, *, target: str, exponents: str,

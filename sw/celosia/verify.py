@@ -16,7 +16,7 @@ from celosia.backends import (
     named,
     run_steps,
 )
-from celosia.program import Program
+from celosia.program import Program, check_program
 from celosia.results import Notice, Progress, Stages, as_images, stored_names, warned
 from celosia_spec.errors import CelosiaError, refusals
 
@@ -96,6 +96,7 @@ def verify(program: Program, x: Any, backend: str = "verilator", *,
     CelosiaError where the input does not fit or the backend is not a simulator, or a board, that is
     there.
     """
+    check_program(program)
     compared = named(backend)
     if isinstance(compared, GoldenModel):
         raise CelosiaError(f"backend {backend!r} is the reference itself; verify "

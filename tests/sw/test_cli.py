@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
@@ -386,6 +387,8 @@ def test_a_module_or_a_class_of_one_is_a_model_too(tmp_path, monkeypatch, name) 
     ("reads:net", "[reads.py:1]; reads runs when it is imported: put"),
     ("instance.py:net", "modules are named without .py, and with points for folders; give "
                         "instance:net"),
+    ("instance.py", "instance.py: Python source; on the command line give instance:FUNCTION, a "
+                    "function or class in it that makes the torch.nn.Module@"),
     ("instance", "there is no such file; give instance:FUNCTION, a function in instance.py, or a"),
 ])
 def test_scripts_that_are_no_modules_are_told_the_way_out(tmp_path, monkeypatch, name, words
@@ -401,8 +404,24 @@ def test_scripts_that_are_no_modules_are_told_the_way_out(tmp_path, monkeypatch,
 @pytest.mark.parametrize("command", ["compile", "check"])
 @pytest.mark.parametrize("shape", ["", "1,,2", "0,3", "1,2,3,4", "-1", "a"])
 def test_shapes_that_are_none_are_refused(command, shape) -> None:
-    assert "give one to three whole numbers above 0" in refusal(
-        command, "lenet5", f"--input-shape={shape}")
+    told = refusal(command, "lenet5", f"--input-shape={shape}")
+    assert "give one to three whole numbers above 0 with commas between, such as " in told
+    assert ("such as 2,3,4, without the batch axis" in told) == (shape == "1,2,3,4")
+
+
+def test_a_shape_with_channels_last_is_told_the_other_way_round(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("last_net.py").write_text("""
+import torch
+
+def make():
+    return torch.nn.Conv2d(3, 4, 3)
+""")
+    assert ("make its forward pass accept one float32 tensor of the shape (1, 8, 8, 3), or give "
+            "example_input (--input-shape, --data) the shape that it takes, (1, 3, 8, 8) where "
+            "channels come last\n") in refusal("compile", "last_net:make", "--input-shape", "8,8,3")
+    found = invoke("compile", "last_net:make", "--input-shape", "3,8,8")
+    assert found.stdout.endswith("nothing is written; --output PROGRAM.celo keeps the program\n")
 
 
 @pytest.mark.parametrize("command", ["compile", "check"])
@@ -445,3 +464,9 @@ def make():
             command, folder / "model.pt2", "--weights", "trained.safetensors")
     assert "trained.safetensors" in refusal("compile", *given, "trained.safetensors", "-o",
                                             "trained.safetensors")
+    torch.save({name: torch.from_numpy(array) for name, array in weights.items()}, "net.pt")
+    *said, load, save = invoke("compile", *given, "net.pt", status=1).stderr.splitlines()
+    assert said == ["celosia: net.pt: as torch.save writes files, which can run code when opened; "
+                    "make a .safetensors file of the weights in it:"]
+    exec("\n".join((load.strip(), save.strip())), {"torch": torch, "safetensors": safetensors})
+    assert answer("compile", *given, "net.safetensors")["nonzeros"] == 3

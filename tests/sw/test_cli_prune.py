@@ -268,6 +268,50 @@ def test_a_file_that_leaves_sizes_open_is_pruned_as_it_is_compiled(tmp_path, mon
     assert torch.export.load("pruned.pt2").example_inputs[0][0].shape == (1, 1, 8, 8)
 
 
+FIXED = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv = torch.nn.Conv2d(1, 4, 3)
+        self.head = torch.nn.Linear(4 * 36, 4)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.conv(x)).view(1, -1))
+"""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_batch_of_one_in_the_network(network_folder):
+    """Of a file it is that of whatever comes; a forward pass that has it is refused, and so is
+    data that the network does not take."""
+    network_folder("fixed_net", FIXED)
+    made: dict = {}
+    exec(FIXED, made)
+    torch.onnx.export(made["Net"]().eval(), (torch.zeros(1, 1, 8, 8),), "fixed.onnx", dynamo=False)
+    data = ("--data", "data.npz", "--epochs", "1")
+    pruned = ("prune", "fixed.onnx", *data, "-o", "pruned.pt2", "--rate", "0.5", "--json")
+    found = CliRunner().invoke(app, [*pruned])
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["density"] == 0.5
+    tuned = ("tune", "fixed.onnx", "--data", "data.npz", "-o", "tuned.celo", "--json")
+    found = CliRunner().invoke(app, [*tuned])
+    assert found.exit_code == 0, found.output
+    np.savez("wide.npz", **{f"{split}_{what}": value for split in ("train", "test")
+                            for what, value in (("images", np.zeros((4, 9, 9), np.uint8)),
+                                                ("labels", np.arange(4)))})
+    for command, words in (
+            ((*pruned[:1], "fixed_net:Net", *pruned[2:]), "fixed_net:Net: it takes one input at a "
+             "time, and --data is run in batches (mat1 and mat2 shapes"),
+            ((*tuned[:1], "fixed_net:Net", *tuned[2:]), "; write its forward pass with x.shape[0]"),
+            (("prune", "fixed_net:Net", "--data", "wide.npz", *pruned[4:]), "celosia: --data: "
+             "inputs of the shape (1, 9, 9), which fixed_net:Net does not take (")):
+        refused = CliRunner().invoke(app, [*command])
+        assert refused.exit_code == 1 and words in refused.stderr.splitlines()[-1]
+
+
 BRANCHES = """
 import torch
 

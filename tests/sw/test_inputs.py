@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import celosia
-from celosia import compress
+from celosia import Board, compress
 from celosia_spec.errors import ArgumentError, CelosiaError
 from celosia_spec.inputs import as_array, as_tensor, real_array, wrong_shape
 
@@ -129,6 +129,27 @@ def test_run_and_compile_take_them(tmp_path) -> None:
             celosia.run(program, wrong)
     with pytest.raises(CelosiaError, match="^calibration: "):
         celosia.compile(net, VALUES[:1], calibration=[[1.0], []], exponents="static")
+
+
+def test_a_path_is_no_program(tmp_path) -> None:
+    from celosia.compare import compare
+    from celosia.explain import explain
+    from celosia.verify import verify
+
+    path, x = tmp_path / "p.celo", np.zeros((1, 3), np.float32)
+    celosia.compile(nn.Linear(3, 2), (1, 3)).save(path)
+    calls = (lambda given: celosia.run(given, x), lambda given: celosia.stream(given).__enter__(),
+             lambda given: verify(given, x), compare, explain, celosia.build,
+             lambda given: Board.load(None, given))
+    for call in calls:
+        for given, words in ((str(path), f"program: a path; give celosia.load({str(path)!r})"),
+                             (path, f"program: a path; give celosia.load({str(path)!r})"),
+                             (nn.Linear(3, 2), "program: Linear; give what celosia.compile or "
+                                               "celosia.load returns")):
+            with pytest.raises(ArgumentError) as caught:
+                call(given)
+            assert str(caught.value) == words
+    assert celosia.run(celosia.load(str(path)), x).answer.shape == (1, 2)
 
 
 def compressed(given: object) -> list[np.ndarray]:

@@ -54,6 +54,17 @@ def test_inputs_of_grey_levels_are_those_that_the_package_trains_with() -> None:
     assert np.array_equal(Preprocessing(scale=1 / 256).inputs(shoes), preprocess(shoes))
 
 
+def test_means_of_pixels_that_are_not_scaled_are_told() -> None:
+    words = ("mean 127 and deviation 58: scaled pixels are 1 at most; what was found of pixels up "
+             "to 255 has to be divided by 255, as they are, or scale is 1")
+    given = {"mean": (127, 120, 100), "deviation": 58}
+    assert words in celosia.compile(net(), (1, 3, 6, 7), preprocessing=Preprocessing(
+        scale=1 / 255, **given)).remarks
+    for right in (Preprocessing(scale=1, **given), Preprocessing(), Preprocessing(scale=1 / 255),
+                  Preprocessing(scale=1 / 255, mean=MEAN, deviation=DEVIATION)):
+        assert right.remarks == ()
+
+
 def test_numbers_may_be_given_plain_or_as_any_sequence() -> None:
     assert Preprocessing(scale=1, mean=2, deviation=[3.0], labels=["a", "b"]) == Preprocessing(
         scale=1.0, mean=(2.0,), deviation=np.array([3.0]), labels=("a", "b"))

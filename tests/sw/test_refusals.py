@@ -25,6 +25,15 @@ from celosia.frontend.refusals import REMEDIES, REMEDY  # noqa: E402
 SHAPE = (1, 4, 8, 8)
 
 
+class Dropped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = conv()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.dropout(self.conv(x), 0.5, self.training)
+
+
 class Function(nn.Module):
     """A forward pass given as a function of x, or of the layers and x."""
 
@@ -160,10 +169,13 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
         "use LeakyReLU((lower + upper) / 2), which it is in evaluation",
         lambda: nn.Sequential(conv(), nn.LeakyReLU((1 / 8 + 1 / 3) / 2))),
     "dropout that is always on": (
-        lambda: Function(lambda a, x: F.dropout(a(x)), conv()), "dropout (dropout): the model was "
-        "exported in training mode; call model.eval() before torch.export.export, or give a "
-        "dropout of the forward pass training=self.training",
-        lambda: Function(lambda a, x: F.dropout(a(x), training=False), conv())),
+        lambda: Function(lambda a, x: F.dropout(a(x)), conv()), "dropout (dropout): it is on in "
+        "evaluation, too; make it an nn.Dropout, or F.dropout(x, p, self.training); a program is "
+        "exported after model.eval()", lambda: nn.Sequential(conv(), nn.Dropout())),
+    "dropout of the forward pass": (
+        lambda: Function(lambda a, x: F.dropout(a(x), 0.5), conv()), "dropout (dropout): it is on "
+        "in evaluation, too; make it an nn.Dropout, or F.dropout(x, p, self.training); a program "
+        "is exported after model.eval()", Dropped),
     "enlarged and pooled": (
         lambda: nn.Sequential(WIDE(), nn.Upsample(scale_factor=2), nn.MaxPool2d(2)), "2 "
         "(max_pool2d): it pools a map that was enlarged; pool it before, or use a convolution with "
@@ -290,7 +302,8 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
               "W), (1, C, L) or (1, F)", head),
     "ends the process": (lambda: Function(lambda x: sys.exit(3)), "model (torch.export): the model "
                          "cannot be exported (3); make its forward pass accept one float32 tensor "
-                         "of example_input's shape", lambda: Function(F.relu)),
+                         "of the shape (1, 4, 8, 8), or give example_input (--input-shape, "
+                         "--data) the shape that it takes", lambda: Function(F.relu)),
     "object": (lambda: Function(lambda x: Pair(F.relu(x), x)), "model (torch.export): the model "
                "returns a Pair, whose parts torch does not know; return a tuple or a dictionary, "
                "or call torch.export.register_dataclass with its class before",

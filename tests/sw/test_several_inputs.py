@@ -188,7 +188,7 @@ def test_what_does_not_fit_is_refused(given: object, message: str) -> None:
 
 
 def test_another_number_of_examples_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CompileError, match="make its forward pass accept 3 float32 tensors of ex"):
+    with pytest.raises(CompileError, match="make its forward pass accept 3 float32 tensors of th"):
         import_model(made("vectors"), ((1, 16),) * 3)
     with pytest.raises(CompileError, match=(
             "the model takes 2 inputs, and example_input has 1; give one example of each, in a "

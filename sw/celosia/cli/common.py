@@ -173,8 +173,10 @@ def find_weighted(name: str, weights: Path | None, shapes: "Shapes" = ()
 def load_weights(module: Any, path: Path) -> None:
     """Give a module the parameters and buffers of a .safetensors file: all that it has, but for
     how many batches a normalisation has seen."""
+    from celosia.modelfile import check_weights
     from celosia.reading import load_safetensors
 
+    check_weights(path)
     tensors, own = load_safetensors(path), module.state_dict()
 
     def fits(name: str) -> bool:
@@ -306,8 +308,10 @@ def input_shape(text: str | None) -> tuple[tuple[int, ...], ...]:
 def _shape(text: str, whole: str) -> tuple[int, ...]:
     parts = text.replace("x", ",").split(",")
     if not all(part.strip().isdecimal() and int(part) for part in parts) or len(parts) > 3:
+        batch = len(parts) == 4 and parts[0].strip() == "1"
+        such = f"{','.join(parts[1:])}, without the batch axis" if batch else "1,28,28"
         raise CelosiaError(f"--input-shape {whole!r}: give one to three whole numbers above 0 with "
-                           f"commas between, such as 1,28,28")
+                           f"commas between, such as {such}")
     return tuple(map(int, parts))
 
 

@@ -120,8 +120,8 @@ def _print(program: Program, result: dict[str, Any]) -> None:
     _print_layers(program, result)
     _print_memories(program, result)
     _print_network(program, result)
-    if result["output"]:
-        print(f"wrote {result['output']}")
+    print(f"wrote {result['output']}" if result["output"] else
+          "nothing is written; --output PROGRAM.celo keeps the program")
 
 
 def _print_layers(program: Program, result: dict[str, Any]) -> None:

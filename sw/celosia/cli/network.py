@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from celosia import api, backends
 from celosia.cli import common
 from celosia.cli.preprocessing import Rule
-from celosia_spec.errors import CelosiaError, refusals
+from celosia_spec.errors import CelosiaError, quoted, refusals, said
 from celosia_spec.files import check_folder, check_output, replacing
 
 if TYPE_CHECKING:
@@ -146,7 +146,32 @@ def find_module(name: str, weights: Path | None = None, data: Data | None = None
     if example is None and samples is None and not shapes:
         raise CelosiaError(f"model {name!r} does not tell its input shape; give --data, or "
                            "--input-shape C,H,W such as 1,28,28")
-    return module, np.asarray(common.example_input(name, example, samples, shapes))
+    found = np.asarray(common.example_input(name, example, samples, shapes))
+    if data is not None:
+        _check_batch(name, module, data)
+    return module, found
+
+
+def _check_batch(name: str, module: Any, data: Data) -> None:
+    """CelosiaError where a module does not take the inputs of the data, or several at once."""
+    import torch
+
+    from celosia.compress.layers import evaluating
+
+    for count in (1, 2):
+        inputs = data.train_inputs[:1].repeat_interleave(count, 0)
+        try:
+            with evaluating(module), torch.no_grad(), torch.random.fork_rng(devices=[]):
+                module(inputs)
+        except Exception as problem:    # the user's code raises whatever it does
+            words = quoted(said(problem).rstrip("."))
+            if count == 1:
+                raise CelosiaError(f"--data: inputs of the shape {tuple(inputs.shape[1:])}, which "
+                                   f"{name} does not take ({words}); give data of the shape that "
+                                   f"it does") from None
+            raise CelosiaError(f"{name}: it takes one input at a time, and --data is run in "
+                               f"batches ({words}); write its forward pass with x.shape[0] where "
+                               f"it has a batch of 1") from None
 
 
 def _unflattened(name: str, program: Any, example: np.ndarray | None) -> Any:

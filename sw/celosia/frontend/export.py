@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_structure
 
 from celosia.frontend import pt2, quantised
 from celosia.frontend.decomposed import decomposed, with_plain_names
-from celosia.frontend.examples import Examples, Reading
+from celosia.frontend.examples import RANKS, Examples, Reading
 from celosia.frontend.origin import source_of
 from celosia.frontend.sizes import check_sizes, refuse_large
 from celosia.frontend.tracing import tracing
@@ -53,7 +53,7 @@ def as_program(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Expo
                                f"({quoted(said(error).rstrip('.'))})",
                                "give model.cpu().float()") from error
     with tracing(own_code=True), _evaluation(model):
-        return _refusing(lambda: torch.export.export(model, tuple(examples)), len(examples))
+        return _refusing(lambda: torch.export.export(model, tuple(examples)), examples)
 
 
 def other_types(tensors: Mapping[str, Any]) -> list[str]:
@@ -329,19 +329,32 @@ def _evaluate(model: torch.nn.Module) -> None:
             _evaluate(part)
 
 
-def _refusing(work: Callable[[], T], inputs: int = 1) -> T:
+def _way_in(shapes: Sequence[tuple[int, ...]]) -> str:
+    """Return the way out where a forward pass does not take examples of some shapes."""
+    if len(shapes) > 1:
+        return (f"make its forward pass accept {len(shapes)} float32 tensors of the shapes "
+                f"{', '.join(map(str, shapes))}, or give example_input (--input-shape) others")
+    if not shapes:
+        return "make its forward pass accept one float32 tensor of example_input's shape"
+    [shape] = shapes
+    last = len(shape) == RANKS[-1] and shape[-1] in (1, 3) and shape[-1] < min(shape[1:-1])
+    others = f"(1, {', '.join(map(str, (shape[-1], *shape[1:-1])))}) where channels come last"
+    return (f"make its forward pass accept one float32 tensor of the shape {shape}, or give "
+            f"example_input (--input-shape, --data) the shape that it takes"
+            + f", {others}" * last)
+
+
+def _refusing(work: Callable[[], T], examples: Sequence[torch.Tensor] = ()) -> T:
     """Return what ``work`` returns; CompileError where torch cannot trace the model.
 
-    Whatever the model's own code raises ends here too.   inputs : that it is traced with.
+    Whatever the model's own code raises ends here too.   examples : that it is traced with.
     """
     try:
         return work()
     except (Exception, SystemExit) as error:
         line = said(error).rstrip(".")
         problem = f"the model cannot be exported ({quoted(line)})"
-        remedy = ("make its forward pass accept one float32 tensor of example_input's shape"
-                  if inputs == 1 else f"make its forward pass accept {inputs} float32 tensors of "
-                  "example_input's shapes")
+        remedy = _way_in([tuple(example.shape) for example in examples])
         if "data-dependent" in line:
             problem = "the model cannot be exported, a branch depends on the values of a tensor"
             remedy = "compute the same for every input"

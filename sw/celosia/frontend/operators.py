@@ -94,9 +94,9 @@ def batch_norm_training(call: Call) -> Node:
 
 
 def dropout_training(call: Call) -> Node:
-    raise call.refuse("the model was exported in training mode",
-                      "call model.eval() before torch.export.export, or give a dropout of the "
-                      "forward pass training=self.training")
+    raise call.refuse("it is on in evaluation, too",
+                      "make it an nn.Dropout, or F.dropout(x, p, self.training); a program "
+                      "is exported after model.eval()")
 
 
 def max_pool2d(call: Call) -> Node | list[Node]:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -49,7 +49,8 @@ def gather(node: Node) -> nn.Module:
     if places.ndim == 1:
         return node.does(lambda x, _: x.index_select(axis, places))
     after = (*before[:axis], *places.shape, *before[axis % len(before) + 1:])
-    return node.does(lambda x, _: x.index_select(axis, places.flatten()).reshape(after))
+    return node.does(lambda x, _: _of_batch(
+        x, lambda sizes: x.index_select(axis, places.flatten()).reshape(sizes), after))
 
 
 def reshape(node: Node) -> nn.Module:
@@ -57,7 +58,7 @@ def reshape(node: Node) -> nn.Module:
     if 0 in sizes and not node.attribute("allowzero", 0):
         sizes = [own or node.shape()[at] for at, own in enumerate(sizes)]
     _check_batch(node, sizes)
-    return First(lambda x: x.reshape(sizes))
+    return First(lambda x: _of_batch(x, x.reshape, sizes))
 
 
 def flatten(node: Node) -> nn.Module:
@@ -94,13 +95,21 @@ def unsqueeze(node: Node) -> nn.Module:
 def expand(node: Node) -> nn.Module:
     sizes = torch.broadcast_shapes(node.shape(), node.setting(1, "shape", []))
     _check_batch(node, sizes)
-    return First(lambda x: x.expand(sizes))
+    return First(lambda x: _of_batch(x, x.expand, sizes) if x.ndim == len(sizes) else
+                 x.expand(sizes))
 
 
 def tile(node: Node) -> nn.Module:
     times = node.setting(1, "repeats", [])
     _check_batch(node, times)
     return First(lambda x: x.repeat(times))
+
+
+def _of_batch(x: torch.Tensor, made: Callable[[Sequence[int]], torch.Tensor],
+              sizes: Sequence[int]) -> torch.Tensor:
+    """Return what is made of the sizes in a file, where these have a batch of 1 and what the
+    module is given has another: `prune` and `tune` run several inputs at once."""
+    return made((x.shape[0], *sizes[1:]) if len(sizes) > 1 and sizes[0] == 1 else sizes)
 
 
 def _check_batch(node: Node, sizes: Sequence[int]) -> None:
