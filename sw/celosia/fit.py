@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from celosia.bands.flash import MemoryShort
-from celosia.bands.occupancy import MainMemory
+from celosia.bands.occupancy import WIDTH, MainMemory
 from celosia.bands.report import main_memory, spent
 from celosia.calibration import calibration_array, known_early
 from celosia.compiler import Compiler
@@ -79,6 +79,12 @@ class LayerCheck:
     cycles: int
     spent: dict[str, int]
 
+    def __str__(self) -> str:
+        """As in "conv1: 6,410 cycles, steps 92.4%, fill 2.7%"."""
+        parts = (f"{what} {cycles / self.cycles:.1%}" for what, cycles in self.spent.items()
+                 if cycles)
+        return f"{self.name}: {self.cycles:,} cycles, {', '.join(parts)}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TargetCheck:
@@ -126,9 +132,13 @@ class Report:
         return any(entry.fits for entry in self.targets)
 
     def __str__(self) -> str:
-        """A line a target, and below it what is in the way."""
-        lines = [f"{entry.target}: " + (speed(entry.cycles, entry.clock_mhz) if entry.cycles
-                                        else "does not fit") for entry in self.targets]
+        """A line a target; of one alone what its layers wait for, and who lies in main memory; and
+        below it what is in the way."""
+        lines = []
+        for entry in self.targets:
+            lines += [f"{entry.target}: " + (speed(entry.cycles, entry.clock_mhz) if entry.cycles
+                                             else "does not fit"), *map(str, entry.layers)]
+            lines += [] if entry.memory is None else entry.memory.lines(WIDTH)
         return "\n".join([*lines, *self.details()])
 
     def details(self) -> Iterator[str]:

@@ -159,6 +159,14 @@ def test_verify_names_the_first_layer_of_a_board_that_computes_wrong(folder, pro
         assert f"layer '{['0', '4'][layer]}', image 0, element" in words
         assert "the board does not compute what the golden model does" in words
         assert "does not compute" in invoke("load", PROGRAM, "--port", port, status=1).stderr
+        with celosia.connect(port) as board:
+            board.load(program, insist=False)
+            found = board.simulate(np.load(INPUTS), tensors=True)
+    wanted = celosia.run(program, np.load(INPUTS), tensors=True).tensors
+    for name, got in (("input", found.tensors["input"][0]), ("0", found.tensors["0"][0]),
+                      ("4", found.output)):
+        wrong = {"input": False, "0": layer == 0, "4": True}[name]
+        assert np.array_equal(got, wanted[name].mantissa) != wrong
 
 
 def test_cycles_that_are_not_those_predicted_are_refused(folder, program, monkeypatch):

@@ -142,6 +142,9 @@ def test_check_and_compile_tell_the_same(program, tmp_path):
             (layer.name, layer.predicted_cycles) for layer in program.layers]
         assert all(sum(layer.spent.values()) == layer.cycles for layer in entry.layers)
         assert entry.memory == main_memory(program.program)
+        first, conv1, *_ = str(found).splitlines()
+        assert first.startswith("small: ") and f"\n{entry.memory}" in str(found)
+        assert conv1.startswith(f"conv1: {program.layers[0].predicted_cycles:,} cycles, steps ")
         assert f"fullest at {program.fullest_moment}" in str(entry.memory)
     result = CliRunner().invoke(app, ["compile", "lenet5-pruned", "--target", "small", "--json"])
     assert result.exit_code == 0
