@@ -8,7 +8,7 @@ from celosia.bands.disassembly import Batch, Command, LayerWords, layer_words
 from celosia.bands.lives import Life
 from celosia.bands.occupancy import Kind, MainMemory, Piece, section_piece, stream_piece
 from celosia.bands.program import StreamProgram
-from celosia.bands.report import spent
+from celosia.bands.report import copied, spent
 from celosia.program import Program, check_program
 from celosia.show import count, span
 from celosia_spec.isa.array import ENTRY_WORDS
@@ -81,7 +81,7 @@ def explain(program: Program) -> tuple[list[LayerExplained], MainMemory]:
     found = pieces_told(program.program, words)
     layers = [_layer(program, at, own, found) for at, own in enumerate(words)]
     return layers, MainMemory(layers=tuple(layer.name for layer in layers), pieces=tuple(found),
-                              words=program.array.main_words)
+                              words=program.array.main_words, copied=copied(program.program))
 
 
 # Main memory

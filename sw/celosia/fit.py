@@ -296,8 +296,9 @@ def _memory(machine: Machine) -> MainMemory | None:
         if not short or short[0] is None:
             return None
         found = short[0]
-    return replace(found, layers=tuple(map(_plain, found.layers)), pieces=tuple(
-        replace(piece, name=_plain(piece.name)) for piece in found.pieces))
+    pieces = tuple(replace(piece, name=_plain(piece.name)) for piece in found.pieces)
+    return replace(found, layers=tuple(map(_plain, found.layers)), pieces=pieces,
+                   copied={_plain(name): size for name, size in found.copied.items()})
 
 
 def _more_accurate(graph: Graph, settings: Compiler, samples: np.ndarray,

@@ -10,7 +10,7 @@ import numpy as np
 from celosia.bands.layouts import tap_words
 from celosia.bands.occupancy import Moment
 from celosia.bands.program import StreamProgram
-from celosia.bands.report import flash_bytes, main_memory
+from celosia.bands.report import main_memory
 from celosia.bands.schedule import StreamSchedule
 from celosia.original import QuantisedLoss
 from celosia.show import html, text
@@ -96,7 +96,7 @@ class Program(Compiled):
     def main_memory(self) -> dict[str, Any]:
         """When most of main memory is taken, words of it, and the bytes that are copied from flash,
         by the layer; ready for JSON."""
-        return {"fullest": self.fullest_moment.told, "flash_bytes": flash_bytes(self.program)}
+        return main_memory(self.program).told
 
     @property
     def image(self) -> bytes:

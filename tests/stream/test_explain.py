@@ -14,7 +14,7 @@ from celosia.bands.disassembly import layer_words
 from celosia.bands.lives import Life
 from celosia.bands.occupancy import Kind, Piece, letters, picture
 from celosia.bands.program import stream_program
-from celosia.bands.report import flash_bytes, main_memory
+from celosia.bands.report import copied, main_memory
 from celosia.bands.schedule import StreamSchedule
 from celosia.cli import app, streams
 from celosia.explain import explain, pieces_told
@@ -122,18 +122,20 @@ def test_what_flash_brings_is_told(capsys):
     copies = sum(len(own.commands(Op.COPY)) for own in words)
     sections = [piece for piece in pieces_told(program, words) if piece.kind == Kind.SECTION]
     assert copies == len(program.flash.commands) and len(sections) == len(program.flash.words)
-    assert flash_bytes(program) == {
+    assert copied(program) == {
         program.graph.nodes[at].name: 8 * sum(len(section.words) for section in own)
         for at, own in program.copied_layers.items()}
     made = program_of(StreamSchedule(array=program.array, stream=program), target="small",
                       exponents="dynamic")
     layers, found = explain(made)
-    assert [layer.name for layer in layers if layer.copied] == list(flash_bytes(program))
+    assert [layer.name for layer in layers if layer.copied] == list(copied(program))
     [line, *_] = (line for layer in layers for line in layer.lines if line.op == "copy")
     assert sections[0].name in line.says and f"{sections[0].first:,} to" in line.says
     streams.explained(layers, found, lone=False)
     text = capsys.readouterr().out
     assert f"entries of {sections[0].name}, from flash" in text and "+ from flash" in text
+    size = sum(copied(program).values()) / 1024
+    assert f"copied from flash in each inference: {size:.1f} KiB, of {sections[0].name}" in text
 
 
 def test_the_picture_shows_what_has_most_of_a_range():

@@ -96,7 +96,9 @@ def test_every_backend_tells_every_tensor_and_a_board_every_layers_cycles(progra
     assert done == sorted(done) and done[0] == (0, 3) and done[-1] == (3, 3)
     with VirtualBoard(target, byte_level=True) as virtual, Board(SimulatedLine(virtual)) as board:
         board.load(program)
-        check(board.run(images, tensors=True))
+        done.clear()
+        check(board.run(images, tensors=True, progress=lambda *at: done.append(at)))
+        assert done == sorted(done) and done[-1] == (3, 3)
         check(board.run(images, tensors=("fc1", "conv2")), ["conv2", "fc1"])
         *layers, total = count(program, board)
         assert [entry.name for entry in layers] == [layer.name for layer in program.layers]

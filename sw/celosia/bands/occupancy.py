@@ -3,7 +3,7 @@
 import enum
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -101,11 +101,14 @@ class MainMemory:
     layers : names, in the order in which they run.   pieces : the stream first.
     words  : that there are. Where a network does not fit, it is told how it would lie if there were
              more: some pieces end behind them.
+    copied : bytes that are copied from flash during a run, by the layer; none where all is
+             resident.
     """
 
     layers: tuple[str, ...]
     pieces: tuple[Piece, ...]
     words: int
+    copied: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def needed(self) -> int:
@@ -124,6 +127,17 @@ class MainMemory:
             kind: _taken(piece for piece in self.pieces if piece.kind == kind and piece.there(at))
             for kind in Kind}) for at, name in enumerate(self.layers)]
         return max(moments, key=lambda moment: moment.used)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """When most of it is taken, words of it, and what is copied from flash; ready for JSON."""
+        return {"fullest": self.fullest.told, "flash_bytes": dict(self.copied)}
+
+    @property
+    def streams(self) -> str:
+        """What is copied from flash, in words."""
+        return (f"copied from flash in each inference: {sum(self.copied.values()) / 1024:.1f} KiB, "
+                f"of {', '.join(self.copied)}")
 
     def __str__(self) -> str:
         return "\n".join(self.lines(WIDTH))
@@ -157,6 +171,8 @@ class MainMemory:
             if self.fits or piece.there(most):
                 yield from _wrapped(f"{marks[piece]}  {self._told(piece)}", width)
         yield f"{EMPTY}  nothing"
+        if self.copied:
+            yield from _wrapped(self.streams, width)
 
     def _told(self, piece: Piece) -> str:
         """Return what a piece is, how large, where and when."""

@@ -31,13 +31,14 @@ def clocked(program: StreamProgram) -> list[Cycles]:
 def main_memory(program: StreamProgram) -> MainMemory:
     """Return who lies where in main memory; the list of chunks is told with the stream."""
     layers = tuple(node.name for node in program.graph.nodes)
-    return MainMemory(layers=layers, words=program.array.main_words, pieces=(
-        stream_piece(len(program.entries), len(layers)), *map_pieces(program.places),
-        *(section_piece(layers[at], sections, program.flash.lives[at])
-          for at, sections in program.copied_layers.items())))
+    pieces = (stream_piece(len(program.entries), len(layers)), *map_pieces(program.places),
+              *(section_piece(layers[at], sections, program.flash.lives[at])
+                for at, sections in program.copied_layers.items()))
+    return MainMemory(layers=layers, pieces=pieces, words=program.array.main_words,
+                      copied=copied(program))
 
 
-def flash_bytes(program: StreamProgram) -> dict[str, int]:
+def copied(program: StreamProgram) -> dict[str, int]:
     """Return the bytes of the image in flash that are copied during a run, by the layer; none where
     all is resident."""
     return {program.graph.nodes[at].name: sum(section.units for section in sections) * UNIT_BYTES

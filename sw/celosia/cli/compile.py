@@ -158,17 +158,18 @@ def _print_layers(program: Program, result: dict[str, Any]) -> None:
 
 def _print_memories(program: Program, result: dict[str, Any]) -> None:
     """Print how full memories are, and what comes from flash."""
+    from celosia.bands.report import main_memory
+
     memories = common.table("memories, in words or numbers", "memory", "used", "available", "share")
     for name, entry in result["memory"].items():
         memories.add_row(name, f"{entry['used']:,}", f"{entry['available']:,}",
                          f"{entry['used'] / entry['available']:.0%}" if entry["available"] else "")
     common.show(memories)
-    print(common.wrapped(f"main memory is fullest at {program.fullest_moment}"))
-    if copied := program.main_memory["flash_bytes"]:
-        print(common.wrapped(f"copied from flash in each inference: "
-                             f"{sum(copied.values()) / 1024:.1f} KiB, of {', '.join(copied)}; "
-                             "on a board celosia flash BUILD --program PROGRAM.celo writes them "
-                             "there"))
+    memory = main_memory(program.program)
+    print(common.wrapped(f"main memory is fullest at {memory.fullest}"))
+    if memory.copied:
+        print(common.wrapped(f"{memory.streams}; on a board celosia flash BUILD --program "
+                             "PROGRAM.celo writes them there"))
 
 
 def _print_network(program: Program, result: dict[str, Any]) -> None:

@@ -103,7 +103,7 @@ def memory_json(memory: "MainMemory | None") -> dict[str, Any]:
     if memory is None:
         return {"memory": None, "main_memory": None}
     return {"memory": [asdict(piece) for piece in memory.pieces],
-            "main_memory": {"fullest": memory.fullest.told}}
+            "main_memory": memory.told}
 
 
 def explained_json(program: "Program", layers: "Sequence[LayerExplained]",
@@ -113,5 +113,4 @@ def explained_json(program: "Program", layers: "Sequence[LayerExplained]",
     for layer in found:
         if not lone:
             del layer["lines"]
-    return {"target": program.target, "layers": found,
-            **memory_json(memory), "main_memory": program.main_memory}
+    return {"target": program.target, "layers": found, **memory_json(memory)}
