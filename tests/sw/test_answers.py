@@ -196,6 +196,18 @@ def test_what_a_terminal_shows(folder: Path, wanted, monkeypatch) -> None:
     assert len(one.splitlines()) == 8
 
 
+def test_inputs_with_a_clipped_number_are_counted(folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    known = np.random.default_rng(0).uniform(0.5, 0.9, (8, 1, 6, 8)).astype(np.float32)
+    celosia.compile(nn.Conv2d(1, 2, 3), known[:1], exponents="static", calibration=known,
+                    accuracy="none").save(tmp_path / "p.celo")
+    np.save(tmp_path / "x.npy", np.concatenate([known, 8 * known[:3]]))
+    shown = " ".join(invoke(tmp_path / "p.celo", "--input", tmp_path / "x.npy").stdout.split())
+    assert "s, 3 of 11 with a number clipped (larger than its exponent holds)" in shown
+    assert "s, nothing clipped " in invoke(tmp_path / "p.celo", "--input", tmp_path / "x.npy",
+                                           "--limit", 8).stdout.replace("\n", " ")
+
+
 def test_more_than_ten_classes_show_the_pairs(folder: Path, tmp_path: Path) -> None:
     names = [f"class of things number {k}" for k in range(12)]
     (tmp_path / "names.txt").write_text("\n".join(names))

@@ -175,6 +175,21 @@ def test_compile_stores_what_its_options_say(model: Path, tmp_path: Path) -> Non
     assert "pictures: x = pixel / 2; no class names" in text
 
 
+def test_check_knows_as_compile_does_that_inputs_have_no_sign(model: Path) -> None:
+    def checked(*options: str) -> int:
+        found = CliRunner().invoke(app, ["check", str(model), "--target", "icebreaker", "--json",
+                                         *options])
+        assert found.exit_code == 0, found.output
+        return json.loads(found.stdout)["targets"][0]["cycles"]
+
+    for options in ((), ("--scale", "1/255"), ("--mean", "0.5")):
+        assert checked(*options) == report(model, *options, "--json")["predicted_cycles"]
+    words = "inputs are never below 0 and have no sign, which changes cycles by a few"
+    for options, told in ((("--scale", "1/255"), True), (("--mean", "0.5"), False)):
+        text = CliRunner().invoke(app, ["compile", str(model), *options]).stdout
+        assert (words in " ".join(text.split())) == told
+
+
 @pytest.mark.parametrize(("options", "words"), [
     (("--scale", "a"), "--scale 'a': give a number such as 0.25 or 1/255"),
     (("--scale", "1/0"), "--scale '1/0'"), (("--scale", ""), "--scale ''"),

@@ -96,12 +96,12 @@ def flash(
         print(("would run: " if dry_run else "ran: ") + " ".join(command))
     if not dry_run:
         stays = "stays" if loading.stays else "is gone (--persistent keeps it)"
-        print(f"{name} holds the array, which {stays} after power-off, and " + (
-            "no network of ours. Load one over its serial port: celosia load PROGRAM.celo --port "
-            "auto; of one with layers that come from flash, write them there: --program"
-            if program is None else
-            f"{program} in its flash. Run it: celosia run {shlex.quote(str(program))} --input FILE "
-            f"--port auto"))
+        print(f"{name} holds the array, which {stays} after power-off, " + (
+            "but no program yet. Load one over the serial port: celosia load PROGRAM.celo --port "
+            "auto; where compile said that layers are copied from flash, give flash --program "
+            "PROGRAM.celo" if program is None else
+            f"and {program} in its flash. Run it: celosia run {shlex.quote(str(program))} --input "
+            f"FILE --port auto"))
 
 
 def _image(program: Path, place: "Target", folder: Path, *, dry_run: bool) -> "Loading":

@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from celosia.cli import common, streams
+from celosia.cli import common, preprocessing, streams
 from celosia.cli.page import check_page
-from celosia.cli.preprocessing import told
 from celosia.cli.progress import work
 from celosia.cli.widths import as_json, read_bits
 from celosia.cli.widths import show as show_widths
@@ -37,6 +36,9 @@ def check(
     lanes: Annotated[int | None, typer.Option(help="Instead of each target's default.")] = None,
     accuracy: common.Accuracy = None,
     dense: Annotated[bool, typer.Option(help="Keep the zeros: the dense baseline.")] = False,
+    scale: preprocessing.Scale = None,
+    mean: preprocessing.Mean = None,
+    deviation: preprocessing.Deviation = None,
     bits: Annotated[str | None, typer.Option(
         metavar="W/A,...", help="Measure on --calibration what weights and activations of these "
                                 "bits give, on one target: 8/8,6/8, or all.")] = None,
@@ -54,7 +56,8 @@ def check(
     pairs = _pairs(bits, names, calibration, labels, html)
     refused_arrays(names, settings, calibrated=calibration is not None)
     check_page(html, *(path for path in (calibration, labels) if path))
-    shape, known = common.input_shape(input_shape), told(model, None, None, None, None)
+    shape, known = common.input_shape(input_shape), preprocessing.told(
+        model, None, scale, mean, deviation)
     samples = None if calibration is None else common.read_calibration(calibration, known)
     module, example = common.find_weighted(model, weights, common.known_shape(shape, samples))
     if pairs:

@@ -17,7 +17,7 @@ Labels = Annotated[Path | None, typer.Option(
     metavar="FILE", help="Names of the classes, one on each line, stored with the program.")]
 Scale = Annotated[str | None, typer.Option(
     help="Factor of a pixel, 0 to 255: inputs are (pixel * scale - mean) / deviation; such as "
-         "1/255, which it is if --mean or --deviation is given. Stored with the program.")]
+         "1/255, which it is if --mean or --deviation is given.")]
 Mean = Annotated[str | None, typer.Option(help="One number, or one a channel: 0.485,0.456,0.406.")]
 Deviation = Annotated[str | None, typer.Option(help="Likewise.")]
 

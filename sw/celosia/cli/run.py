@@ -92,7 +92,7 @@ def run(
         return
     print(common.wrapped(
         f"{count(len(samples.inputs), 'input')} on {backend} in {seconds:.2f} s, "
-        f"{int(result.saturated.sum())} saturated"
+        f"{_clipped(result.saturated)}"
         + ("" if result.cycles is None else f", {span(result.cycles.tolist())} cycles each")))
     print(_speed(loaded))
     answers.show_answers(loaded, samples, result, outputs, names)
@@ -100,6 +100,14 @@ def run(
     if output is not None:
         print(f"wrote {output}" + (f", black {drawn[0]:.4g}, white {drawn[1]:.4g}"
                                    if drawn else ""))
+
+
+def _clipped(saturated: np.ndarray) -> str:
+    """Return of how many inputs a number was clipped, in words."""
+    wrong, whole = int(saturated.sum()), len(saturated)
+    if not wrong:
+        return "nothing clipped"
+    return f"{wrong:,} of {whole:,} with a number clipped (larger than its exponent holds)"
 
 
 def _check_written(program: Program, output: Path | None, of: str | None) -> None:
