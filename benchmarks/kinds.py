@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from harness.command import main
 from harness.kinds import Kind, kinds
-from harness.result import Check, Result, Table
+from harness.result import Check, Result, Table, unplaced
 from torch.utils._pytree import tree_leaves
 
 import celosia
@@ -34,7 +34,7 @@ def measure(arguments: argparse.Namespace) -> Result:
             try:
                 program = celosia.compile(copy.deepcopy(kind.model), kind.example, target=target)
             except CelosiaError as refusal:
-                cells, said = [*cells, None], str(refusal).partition(" [")[0]
+                cells, said = [*cells, None], unplaced(refusal)
                 continue
             counts[target] += 1
             cells.append(program.predicted_cycles)

@@ -18,7 +18,7 @@ import onnx.version_converter
 import onnxruntime
 import torch
 from harness.command import main
-from harness.result import Check, Result, Table
+from harness.result import Check, Result, Table, unplaced
 
 import celosia
 from celosia import zoo
@@ -53,7 +53,7 @@ def measure(arguments: argparse.Namespace) -> Result:
             try:
                 layers.append([name, *_compared(path, x)])
             except CelosiaError as refusal:
-                refused.append([name, str(refusal).replace(f"{path}: ", "").partition(" [")[0]])
+                refused.append([name, unplaced(refusal).replace(f"{path}: ", "")])
     columns = {"cycles": ",d", "reported, dB": ".1f", "against onnxruntime, dB": ".1f"}
     return Result(title="ONNX networks", tables=(
         Table.of(f"Of the zoo, {TARGET}", {"network": "", "nodes": "d", **columns}, rows),

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-__all__ = ["Cell", "Check", "Column", "Result", "Table"]
+from celosia_spec.errors import CelosiaError, CompileError
+
+__all__ = ["Cell", "Check", "Column", "Result", "Table", "unplaced"]
 
 Cell = str | int | float | None
 
@@ -98,3 +100,8 @@ class Result:
             for table in values["tables"])
         return cls(title=values["title"], tables=tables, notes=tuple(values["notes"]),
                    checks=tuple(Check(**check) for check in values["checks"]))
+
+
+def unplaced(refusal: CelosiaError) -> str:
+    """Return a refusal's words without the line of the network's source that it ends in."""
+    return str(refusal.at(None) if isinstance(refusal, CompileError) else refusal)

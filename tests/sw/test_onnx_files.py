@@ -207,3 +207,29 @@ def test_every_truncated_file_is_refused(tmp_path):
         path.write_bytes(content[:length])
         with pytest.raises(CelosiaError):
             load_onnx(path)
+
+
+class Attention(torch.nn.Module):
+    def __init__(self, heads: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.heads, self.q = torch.nn.MultiheadAttention(8, 2, batch_first=True), heads
+        self.first, self.second = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+
+    def forward(self, x):
+        if self.q:
+            return self.heads(x, x, x, need_weights=False)[0]
+        shares = (self.first(x) @ self.second(x).transpose(1, 2)).softmax(-1)
+        return shares @ x
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("heads", [True, False])
+def test_attention_is_called_so(heads, tmp_path):
+    """Not what comes before its softmax, such as a Reshape that puts heads side by side."""
+    torch.onnx.export(Attention(heads).eval(), (torch.zeros(1, 6, 8),), tmp_path / "net.onnx",
+                      dynamo=False)
+    with pytest.raises(celosia.CompileError) as caught:
+        celosia.compile(tmp_path / "net.onnx")
+    assert str(caught.value).endswith("Softmax (attention): not supported by this machine; use "
+                                      "linear layers with constant weights")

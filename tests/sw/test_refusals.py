@@ -73,12 +73,30 @@ def head(*layers: nn.Module) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(256, 5))
 
 
+def varied(a: nn.Module, b: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    d = a(x)
+    d = d - d.mean((2, 3), keepdim=True)
+    return b(x / 2 + (d * d).mean((2, 3), keepdim=True))
+
+
+class Autocast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = conv()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            x = self.conv(x)
+        return x.float()
+
+
 def compile_graph(model: nn.Module, shape: tuple[int, ...] = SHAPE):
     return Compiler().graph(model, np.zeros(shape, np.float32))
 
 
 MANY = "of a map of 72 x 8 x 8 it moves elements one by one, and 4,096 at most are moved so"
 RELU = "replace it with ReLU and train the model again"
+CLAMP = f"clamp what it takes to where it is needed, such as x.clamp(-4, 4), or {RELU}"
 SAID = "not supported by this machine"
 OUTPUTS = "leave it out of the network and apply it to the outputs on the host"
 INPUTS = "leave it out of the network and apply it to the inputs on the host"
@@ -94,7 +112,22 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
     "functional": (lambda: Function(lambda a, b, x: b(F.hardshrink(a(x))), conv(), conv()),
                    f"hardshrink (hardshrink): {SAID}; {RELU}", A_RELU),
     "exponential": (lambda: Function(lambda a, b, x: b(a(x).exp()), conv(), conv()),
-                    f"exp (exp): it does not run straight far from 0; {RELU}", A_RELU),
+                    f"exp (exp): it does not run straight far from 0; {CLAMP}",
+                    lambda: Function(lambda a, b, x: b(a(x).clamp(-4, 4).exp()), conv(), conv())),
+    "sine": (lambda: Function(lambda a, b, x: b(a(x).sin()), conv(), conv()),
+             f"sin (sin): it does not run straight far from 0; {CLAMP}",
+             lambda: Function(lambda a, b, x: b(a(x).clamp(-4, 4).sin()), conv(), conv())),
+    "sine at the end": (lambda: Function(lambda a, x: a(x).sin(), conv()), "sin (sin): it does "
+                        f"not run straight far from 0; {OUTPUTS}", ALONE),
+    "a share of an amount": (
+        lambda: Function(lambda a, b, x: b(1 / (1 + a(x).abs())), conv(), conv()), "reciprocal "
+        f"(reciprocal): 12 straight pieces are off by up to 2% of its span; {CLAMP}",
+        lambda: Function(lambda a, b, x: b(1 / (1 + a(x).clamp(-4, 4).abs())), conv(), conv())),
+    "variance": (lambda: Function(lambda a, b, x: b(x / 2 + a(x).var((2, 3), keepdim=True)), conv(),
+                                  conv()), f"var (var): {SAID}; {REMEDIES['var']}",
+                 lambda: Function(varied, conv(), conv())),
+    "autocast": (Autocast, "wrap_with_autocast (wrap_with_autocast): converts to torch.bfloat16; "
+                 "keep the network in float32, without torch.autocast", conv),
     "narrow clamp": (lambda: between(nn.Hardtanh(0, 1e-6)), "1 (hardtanh): clamps to 0 ... 1e-06: "
                      "a clamp's upper bound must be 2^-16 to below 2^16, not 1e-06; scale the "
                      "layer before it, or leave the clamp out", A_RELU),

@@ -55,6 +55,19 @@ def conv(rows: int, channels: int, kernel: int = 3, **fields) -> nn.Module:
 
 
 MAP = (1, 3, 8, 8)
+class Cell(nn.Module):
+    """A recurrent layer's step: its state is an input."""
+
+    def __init__(self, cell: nn.Module, states: int) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.cell, self.states = cell, states
+
+    def forward(self, x, h, c=None):
+        found = self.cell(x, (h, c) if self.states > 1 else h)
+        return torch.cat(found, 1) if self.states > 1 else found
+
+
 NETWORKS = {    # the network, the shapes of its inputs, the shape of the one that the machine has
     "vectors": (lambda: Two(lambda l, m, a, b: l(a) + m(b), nn.Linear(16, 4), nn.Linear(10, 4)),
                 [(1, 16), (1, 10)], (26,)),
@@ -149,6 +162,21 @@ def test_the_optimised_graph_computes_the_same(name: str) -> None:
             model.double(), tuple(part.astype(np.float64) for part in x)), strict=True):
         np.testing.assert_allclose(output.answer(np.ldexp(values, -bits[0])).ravel(),
                                    right.ravel(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "states"), [
+    (nn.RNNCell, 1), (nn.GRUCell, 1), (nn.LSTMCell, 2)])
+def test_steps_of_recurrent_layers(kind: type[nn.Module], states: int) -> None:
+    """Their state is an input and an output."""
+    torch.manual_seed(0)
+    model = Cell(kind(8, 8), states)
+    x = tuple(np.random.default_rng(at).normal(size=(16, 8)).astype(np.float32)
+              for at in range(1 + states))
+    program = celosia.compile(model, x, target=TARGET, calibration=x)
+    with torch.no_grad():
+        right = model(*map(torch.from_numpy, x)).numpy()
+    found = celosia.run(program, x).answer
+    assert 10 * np.log10((right**2).sum() / ((found - right)**2).sum()) > 25
 
 
 def test_names_are_those_of_the_forward_pass() -> None:

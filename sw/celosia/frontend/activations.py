@@ -1,6 +1,7 @@
 """Operators of one number or two: ReLU, clamps, the larger of two, slopes, functions in pieces."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -179,6 +180,23 @@ def _leaky(call: Call, slope: np.ndarray, *, fixed: bool) -> Node:
                  slope=np.broadcast_to(slope, channels).copy())
 
 
+def _way_out(function: Callable[[np.ndarray], np.ndarray]) -> str:
+    """Return what to do about a function that has no pieces: where these are enough, clamp."""
+    with np.errstate(all="ignore"):
+        finite = np.isfinite(function(np.linspace(-4, 4, 17))).all()
+    low, high = (-4.0, 4.0) if finite else (0.25, 8.0)
+
+    def clamped(x: np.ndarray) -> np.ndarray:
+        return function(np.clip(x, low, high))
+
+    try:
+        fit(clamped)
+    except (ValueError, RuntimeError):
+        return REMEDIES["silu"]
+    return (f"clamp what it takes to where it is needed, such as x.clamp({low:g}, {high:g}), or "
+            f"{REMEDIES['silu']}")
+
+
 def curve(call: Call) -> Node:
     source = call.value("self")
     if source.shape != call.shape:
@@ -186,7 +204,7 @@ def curve(call: Call) -> Node:
     try:
         pieces, off = fit(call.args["function"])
     except (ValueError, RuntimeError) as problem:
-        raise call.refuse(str(problem), REMEDIES["silu"]) from None
+        raise call.refuse(str(problem), _way_out(call.args["function"])) from None
     if (pieces.below, pieces.above) == (0, 1) and not np.any(pieces.values):
         return relu(call)
     return Curve(name=call.name, input=source.name, pieces=pieces, operator=call.operator, off=off,

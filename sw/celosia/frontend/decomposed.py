@@ -122,7 +122,9 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
     a keyword is a syntax error and a quote ends a string.
     """
     if _writes_nothing(program):
-        return _traced(program)
+        made = _traced(program)
+        if _writes_nothing(made):       # what some layers, such as LSTMCell, are made of does
+            return made
     names = {name: f"celosia_{k}" for k, name in enumerate(_targets(program)) if not is_plain(name)}
     with _lean():
         if not names:

@@ -23,7 +23,7 @@ from celosia.frontend.joined import joined
 from celosia.frontend.moves import joined_constants, moved, moves, node_of
 from celosia.frontend.operators import HANDLERS, Handler, reshape
 from celosia.frontend.patterns import Patterns, prelu
-from celosia.frontend.refusals import Refusals
+from celosia.frontend.refusals import AT_END, REMEDY, Refusals
 from celosia.frontend.starts import start
 from celosia.graph import Curve, Graph, Move, Node, Quantise, Reshape, node_shape
 from celosia.graph_rules import verify
@@ -248,7 +248,12 @@ class Importer:
         try:
             made = handler(call)
         except CompileError as refusal:
-            raise self.refusals.explained(node, call, word, refusal) from None
+            told = self.refusals.explained(node, call, word, refusal)
+            if handler is curve and told.remedy == REMEDY:      # a formula of the user's own
+                told = refusal
+            elif handler is curve and self.refusals.unsupported(node, call).remedy == AT_END:
+                told = call.refuse(told.problem, AT_END)
+            raise told from None
         if isinstance(made, str):
             return Value(made, call.shape)
         for part in made if isinstance(made, list) else [made]:

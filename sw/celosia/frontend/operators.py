@@ -182,7 +182,9 @@ def same(call: Call) -> str:
 
 def copy(call: Call) -> str:
     if call.args.get("dtype") is not None:
-        raise call.refuse(f"converts to {call.args['dtype']}", "keep the network in float32")
+        without = ", without torch.autocast" * ("autocast" in call.operator)
+        raise call.refuse(f"converts to {call.args['dtype']}",
+                          f"keep the network in float32{without}")
     return same(call)
 
 

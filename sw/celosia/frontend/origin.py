@@ -12,7 +12,7 @@ PASSIVE = frozenset({"view", "_unsafe_view", "permute", "clone", "alias", "detac
 
 _FRAME = re.compile(r'File "([^"\n]*)", line (\d+), in [^\n]*(?:\n +(?!File ")([^\n]*))?')
 _LIBRARY = ("/torch/nn/", "/torch/_", "/torch/fx/", "/torch/utils/", "/torch/export/",
-            "/torch/functional.py", "/torch/tensor.py", "/torch/overrides.py",
+            "<eval_with_key>", "/torch/functional.py", "/torch/tensor.py", "/torch/overrides.py",
             "/celosia/compress/fusion/graph.py", "/celosia/frontend/onnx/")
 
 

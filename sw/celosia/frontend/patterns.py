@@ -15,12 +15,13 @@ from celosia.pieces import fit
 from celosia_spec.errors import said
 
 _CURVES = frozenset({
-    "abs", "atan", "celu", "elu", "erf", "exp", "expm1", "gelu", "hardswish", "log", "log1p",
-    "log_sigmoid", "mish", "pow", "reciprocal", "rsqrt", "sigmoid", "silu", "softplus", "sqrt",
-    "square", "tanh", "where"})
+    "abs", "atan", "celu", "cos", "elu", "erf", "exp", "expm1", "gelu", "hardswish", "log", "log1p",
+    "log_sigmoid", "mish", "pow", "reciprocal", "rsqrt", "sigmoid", "silu", "sin", "softplus",
+    "sqrt", "square", "tanh", "where"})
 """Functions of one number that the machine has no word for."""
 
-_PARTS = frozenset({"exp", "expm1", "log", "pow", "reciprocal", "rsqrt", "sqrt", "square"})
+_PARTS = frozenset({"cos", "exp", "expm1", "log", "pow", "reciprocal", "rsqrt", "sin", "sqrt",
+                    "square"})
 """Those of them that are not finite everywhere, or not straight far from 0: only what is made of
 them can be."""
 

@@ -15,13 +15,14 @@ LAYERS = frozenset({
     "Tanhshrink", "Softsign", "Softshrink", "GLU", "MaxPool1d",
     "MaxPool2d", "AvgPool1d", "AvgPool2d", "AdaptiveAvgPool1d", "AdaptiveAvgPool2d",
     "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "Flatten", "Unflatten", "Dropout", "Dropout1d",
-    "Dropout2d", "Identity", "ZeroPad1d", "ZeroPad2d", "ConstantPad1d", "ConstantPad2d"})
+    "Dropout2d", "Identity", "ZeroPad1d", "ZeroPad2d", "ConstantPad1d", "ConstantPad2d", "GRUCell",
+    "LSTMCell", "RNNCell"})
 """Classes of torch that compile, at least with some of their settings."""
 
-REMEDY = ("use the supported operators: conv2d, conv1d, linear, batch_norm, relu, relu6, hardtanh, "
-          "max_pool2d, avg_pool2d, add, cat, flatten and a constant for each channel")
+REMEDY = ("use what compiles: convolutions, linear layers, batch normalisation, activation "
+          "functions, pools, sums and products of tensors, cat, split, flatten and constants")
 
-_AT_END = "leave it out of the network and apply it to the outputs on the host"
+AT_END = "leave it out of the network and apply it to the outputs on the host"
 _AT_START = "leave it out of the network and apply it to the inputs on the host"
 _RELU = "replace it with ReLU and train the model again"
 _NORM = "replace it with BatchNorm and train the model again"
@@ -31,6 +32,7 @@ _SIZE = "resize maps with mode='nearest' or 'bilinear', or enlarge them by a tra
 _ORDER = "keep the axes in the order (1, C, H, W) or (1, C, L)"
 _SPLIT = "split tensors along the channels only"
 _JOIN = "join tensors along the channels only, each of one size"
+_VARIANCE = "write it out: d = x - x.mean(dim, keepdim=True), then (d * d).mean(dim, keepdim=True)"
 _LINES = "take lines and columns in their order, all or one in so many"
 
 _REMEDIES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -47,6 +49,7 @@ _REMEDIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (_ORDER, ("permute", "transpose", "movedim", "channel_shuffle")),
     (_SPLIT, ("split", "split_with_sizes", "chunk", "unbind", "tensor_split")),
     (_JOIN, ("cat", "concat", "stack")),
+    (_VARIANCE, ("var", "var_mean", "std", "std_mean")),
     ("use Conv2d, with the third axis among the channels", ("conv3d",)),
     (_LINES, ("slice", "flip", "roll", "index", "index_select", "narrow", "repeat", "expand")),
     ("take the maximum over the axes (2, 3) of a map, or use a max-pool", ("max", "amax")),
@@ -96,7 +99,7 @@ class Refusals:
         if remedy not in (_WINDOW, _LINEAR) and self._alone(node):
             first = self._taken(self._parts(node)) == {self.input.name}
             if not self._readers(node) and not first:
-                remedy = _AT_END
+                remedy = AT_END
             elif _MOVES.intersection(names) and first:
                 remedy = _AT_START
         return call.refuse("not supported by this machine", remedy)

@@ -20,12 +20,17 @@ from celosia.frontend.onnx.shapes import Shapes
 from celosia.frontend.quantised import REMEDY, Quantiser, WholeNumbers, remark
 from celosia.frontend.refusals import REMEDIES
 from celosia.grids import Grid
-from celosia_spec.errors import CelosiaError, quoted
+from celosia_spec.errors import CelosiaError, CompileError, quoted
 
 _WORDS = {"LayerNormalization": "layer_norm", "InstanceNormalization": "instance_norm",
           "GroupNormalization": "group_norm", "LRN": "local_response_norm", "RNN": "rnn_tanh",
           "Attention": "scaled_dot_product_attention", "Einsum": "einsum"}
 """What torch calls operators that are refused."""
+
+_OF_ATTENTION = frozenset({"Reshape", "Expand", "Tile", "MatMul", "Gather", "Split", "Div", "Mul"})
+"""Operators that attention is made of, and that may be refused by themselves."""
+_KEEPING = frozenset({"Cast", "Dropout", "Identity", "Mul", "Div", "Transpose", "Reshape", "Where"})
+"""What may stand between attention's softmax and its product."""
 
 REMARKS, INPUTS = "remarks", "inputs"
 """Where a module's ``meta`` holds what was done to make it, in sentences, and the names of its
@@ -69,7 +74,12 @@ class _Builder:
 
     def module(self) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
         for node in self.graph.node:
-            self._add(node)
+            try:
+                self._add(node)
+            except CompileError as refusal:
+                if node.op_type in _OF_ATTENTION and (found := self._attention()) is not None:
+                    raise found from None
+                raise refusal from None
         results = [self.live.get(result.name) for result in self.graph.output]
         if None in results or not results:
             raise CelosiaError(f"{self.path}: an output does not depend on the input; leave it out")
@@ -85,6 +95,26 @@ class _Builder:
                 f"numbers that these stand for" for name in names if name in self.whole.grids))
         made.meta[INPUTS] = tuple(quoted(info.name, _NAME_LENGTH) for info in self.inputs)
         return made, tuple(torch.zeros(self.shapes[info.name]) for info in self.inputs)
+
+    def _attention(self) -> CompileError | None:
+        """Return the refusal of a softmax with which a tensor of the network is multiplied; None
+        where there is none. What comes before it, such as heads side by side, is part of it."""
+        live, shares = set(self.live), dict[str, onnx.NodeProto]()
+        for node in self.graph.node:
+            own = [name for name in node.input if name in live]
+            if not own:
+                continue
+            live.update(node.output)
+            if node.op_type == "MatMul" and len(own) > 1 and (
+                    found := next((shares[name] for name in own if name in shares), None)):
+                return CompileError(found.name or found.output[0], "attention",
+                                    "not supported by this machine",
+                                    REMEDIES["scaled_dot_product_attention"])
+            if node.op_type == "Softmax":
+                shares[node.output[0]] = node
+            elif node.op_type in _KEEPING and own[0] in shares:
+                shares[node.output[0]] = shares[own[0]]
+        return None
 
     def _add(self, proto: onnx.NodeProto) -> None:
         node = Node(proto, self.constants, self.shapes, self.opset)
