@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -167,8 +168,12 @@ def _largest(program: Program) -> float:
 
 
 def warned(words: str) -> None:
-    """Tell of what is told of inputs where nobody asked to be told: as Python warns."""
-    warnings.warn(words, stacklevel=4)
+    """Tell of what is told of inputs where nobody asked to be told: as Python warns, of the line
+    that called a function of this package."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("celosia."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(words, stacklevel=level)
 
 
 def once(notice: Notice) -> Notice:

@@ -301,8 +301,9 @@ def test_numbers_that_seem_to_be_pixels_as_they_are() -> None:
     words = (f"input: numbers from {grey.min()} to {grey.max()}, and the program's inputs are up "
              f"to 2")
     celosia.run(program, given, notice=told.append)
-    with pytest.warns(UserWarning, match=words):
+    with pytest.warns(UserWarning, match=words) as warned:
         celosia.run(program, given)
+    assert [warning.filename for warning in warned] == [__file__]
     right = known.inputs(grey)
     celosia.run(program, right, notice=told.append)
     celosia.run(program, np.abs(right) * 16, notice=told.append)
