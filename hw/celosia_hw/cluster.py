@@ -42,9 +42,10 @@ class Cluster:
 
         stop : strobe, as of `Machine`.
         """
-        m.d.comb += self.control.data.eq(memory.data)
         self._reading(m, fill)
         self._output(m)
+        m.d.comb += self.control.data.eq(memory.data if isinstance(memory, MainMemory)
+                                         else memory.fetched[self.number])
         if isinstance(memory, MainMemory):
             connect(m, self.control.memory, memory.fetcher)
             self._write(m, memory.writer)

@@ -36,7 +36,8 @@ class Machine(wiring.Component):
     Members
     -------
     host : In(Access), data : Out(64)
-        Main memory's port for others, at any time, see `MainMemory`.
+        Main memory's port for others, at any time, see `MainMemory`; of several clusters what is
+        read while ``busy`` is 0, see `SharedMemory`.
     flash : Out(Pins), image : Out(Image)
         See `FlashReader`; only with one.
     run : In(Run), busy : Out(1)
@@ -84,7 +85,7 @@ class Machine(wiring.Component):
         connect(m, flipped(self.slots), *(cluster.control.host for cluster in self.clusters))
         m.d.comb += [
             fill.data.eq(memory.data if isinstance(memory, MainMemory) else memory.filled),
-            self.data.eq(memory.data), self.stored.eq(control.stored),
+            self.data.eq(control.data), self.stored.eq(control.stored),
             *(getattr(self, name).eq(reduce(or_, (getattr(cluster.control, name)
                                                   for cluster in self.clusters)))
               for name in ("busy", "wrong")),

@@ -17,13 +17,14 @@ CYCLES, WORDS = 6000, 64
 
 
 class Halves(wiring.Component):
-    """Main memory, and what fills read in two words."""
+    """Main memory, what fills read in two words, and what fetchers read by names of their own."""
 
     def __init__(self, clusters):
         self.memory = SharedMemory(WORDS, clusters)
         self.others = {name: member for name, member in self.memory.signature.members.items()
-                       if name != "filled"}
-        super().__init__({**self.others, "filled": Out(64), "next_filled": Out(64)})
+                       if name not in ("filled", "fetched")}
+        super().__init__({**self.others, "filled": Out(64), "next_filled": Out(64),
+                          **{f"fetched__{k}": Out(64) for k in range(clusters)}})
 
     def elaborate(self, platform):
         m = Module()
@@ -36,7 +37,9 @@ class Halves(wiring.Component):
             pairs = zip(own, inner, strict=True) if member.dimensions else [(own, inner)]
             for one, other in pairs:
                 connect(m, flipped(one), other)
-        m.d.comb += [self.filled.eq(memory.filled[:64]), self.next_filled.eq(memory.filled[64:])]
+        m.d.comb += [self.filled.eq(memory.filled[:64]), self.next_filled.eq(memory.filled[64:]),
+                     *(getattr(self, f"fetched__{k}").eq(word)
+                       for k, word in enumerate(memory.fetched))]
         return m
 
 
@@ -59,37 +62,46 @@ def stimulus(clusters):
 
 @pytest.mark.parametrize("clusters", [2, 4])
 def test_ports(clusters):
+    """Of words with even and with odd numbers one access each; nobody sees another one's word."""
     clients, inputs = stimulus(clusters)
     with Block(verilog_of(Halves(clusters))) as block:
         found = block.stream(inputs, [*(f"{name}__grant" for name in clients), "fill__grant",
-                                      "data", "filled", "next_filled"])
+                                      "filled", "next_filled",
+                                      *(f"fetched__{k}" for k in range(clusters))])
     assert found["fill__grant"].all()
     known = [[0] * ENTRY_WORDS for _ in range(WORDS)]
-    late = made = read = filled = behind = None
-    reads = fills = 0
+    late, made, read, filled, behind = set(), {}, {}, None, None
+    reads = fills = both = 0
     for cycle in range(CYCLES):
         now = {name: int(values[cycle]) for name, values in inputs.items()}
-        chosen = next((name for name in clients
-                       if now[f"{name}__request"] and name != late), None)
-        assert [name for name in clients if found[f"{name}__grant"][cycle]] == [
-            name for name in clients
-            if name == (late if clients[name] else chosen)], cycle
-        for name, wanted in (("data", read), ("filled", filled), ("next_filled", behind)):
+        chosen = {}     # of either half, who is served
+        for name in clients:
+            if now[f"{name}__request"] and name not in late:
+                chosen.setdefault(now[f"{name}__address"] % 2, name)
+        granted = late | {name for name in chosen.values() if not clients[name]}
+        assert {name for name in clients if found[f"{name}__grant"][cycle]} == granted, cycle
+        for name, wanted in read.items():
+            reader = "fetched__0" if name == "host" else name.replace("fetchers", "fetched")
+            assert int(found[reader][cycle]) == wanted, (cycle, name)
+        for name, wanted in (("filled", filled), ("next_filled", behind)):
             assert wanted is None or int(found[name][cycle]) == wanted, (cycle, name)
-        reads, fills = reads + (read is not None), fills + (filled is not None)
+        reads, fills, both = reads + len(read), fills + (filled is not None), both + len(chosen) // 2
         # What was chosen in the cycle before is done.
-        place, enable, data = made or (0, 0, [])
-        filled, behind = (
-            None if word == WORDS or (enable and place == word) else value(known[word])
-            for word in (now["fill__address"], now["fill__address"] + 1))
-        read = value(known[place]) if made and not enable else None
-        for k in range(ENTRY_WORDS):
-            if enable >> k & 1:
-                known[place][k] = data[k]
-        late = chosen if chosen and clients[chosen] else None
-        made = chosen and (now[f"{chosen}__address"], now.get(f"{chosen}__enable", 0),
-                           elements(chosen, now.get(f"{chosen}__data", 0)))
-    assert min(reads, fills) > 1500
+        written = {place for place, enable, _ in made.values() if enable}
+        filled, behind = (None if word == WORDS or word in written else value(known[word])
+                          for word in (now["fill__address"], now["fill__address"] + 1))
+        read = {name: value(known[place]) for name, (place, enable, _) in made.items()
+                if not enable and name.startswith(("fetchers", "host"))}
+        if late and "fetchers__0" in late:
+            read.pop("host", None)
+        for place, enable, data in made.values():
+            for k in range(ENTRY_WORDS):
+                if enable >> k & 1:
+                    known[place][k] = data[k]
+        late = {name for name in chosen.values() if clients[name]}
+        made = {name: (now[f"{name}__address"], now.get(f"{name}__enable", 0),
+                       elements(name, now.get(f"{name}__data", 0))) for name in chosen.values()}
+    assert min(reads, fills, both) > 1500
 
 
 def elements(client, data):

@@ -95,9 +95,7 @@ def same(block, array: Array, run: Run) -> None:
     wrong = np.flatnonzero(found.main != run.state.main)
     assert not wrong.size, [(int(at), hex(found.main[at]), hex(run.state.main[at]))
                             for at in wrong[:9]]
-    first, *beside = run.order.clusters
-    exact = cycles(array, run.program.entries.tolist(), first.chunks.tolist(),
-                   beside=[(own.chunks.tolist(), own.copied) for own in beside])
+    exact = cycles(array, run.program.entries.tolist(), run.order.list_at)
     assert found.cycles == exact.cycles
     ends = (*exact.closed, exact.cycles)
     assert [sum(own.values()) for own in exact.spent] == (

@@ -195,8 +195,7 @@ def test_a_run_is_stopped_anywhere():
     program = stream_program(connected(96, 64, 48, 10), ARRAY)
     images = np.random.default_rng(2).random((1, 96, 1, 1)).astype(np.float32)
     job, wanted = job_of(program, images), golden.run(program.source, images)
-    expected = cycles(ARRAY, program.entries.tolist(), program.chunks.tolist(), program.copied,
-                      program.sections).cycles
+    expected = cycles(ARRAY, program.entries.tolist(), program.list_at, program.sections).cycles
     with VirtualBoard("icebreaker", ARRAY, byte_level=True,
                       image=pack(ARRAY, program.sections)) as virtual:
         machine = Machine(SimulatedLine(virtual), ARRAY, virtual.clock_hz)

@@ -1,4 +1,4 @@
-"""Main memory of several clusters: fills have a port of two words, all others share one."""
+"""Main memory of several clusters: fills have a port of two words, all others share one of two."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +10,15 @@ from amaranth.lib.wiring import In, Out
 from celosia_hw.memory.main_memory import Access
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS
 
+_HALVES = ("even", "odd")
+"""Blocks of words with even numbers, and with odd ones."""
+
 
 class SharedMemory(wiring.Component):
-    """Words of four elements in block memory, zeros at start. Clusters and block memories lie far
-    apart: what is chosen of the shared port's clients goes through a register.
+    """Words of four elements in block memory, zeros at start. Words with even numbers and with odd
+    ones lie in halves of their own, so that neighbours are read at once, and any two clients are
+    served at once of which each wants another half. Clusters and block memories lie far apart:
+    what is chosen of the shared port's clients goes through a register.
 
     Parameters
     ----------
@@ -26,19 +31,21 @@ class SharedMemory(wiring.Component):
     writers : In(Access) of each cluster, host : In(Access), flash : In(Access),
     fetchers : In(Access) of each cluster
         The clients of the shared port, by rank.
-    data : Out(64)
-        The word that was read, for all of them.
+    fetched : Out(64) of each cluster
+        The word that its fetcher read; of the first cluster, where its fetcher has no grant, the
+        one that the host read.
     fill : In(Access), filled : Out(128)
         The other port, which is always granted, and the words that were read there: the one that
         was asked for, and the next one.
 
     Timing
     ------
-    An access a cycle, which is made in the cycle behind the one in which it was chosen; all are
-    made in their order. Fetchers have their ``grant`` in that cycle, too, and are not served in
-    it: so ``data`` is there in the cycle behind, as `Access` says. All others have it in the cycle
-    of the choice, and what the host reads is there two cycles later. A word may be read by ``fill``
-    two cycles behind the choice of who wrote it.
+    Of each half an access a cycle, of the first client that asks for it; it is made in the cycle
+    behind the one in which it was chosen. All of a word are made in their order. Fetchers have
+    their ``grant`` in that cycle, too, and are not served in it: so what they read is there in the
+    cycle behind, as `Access` says. All others have it in the cycle of the choice, and what the host
+    reads is there two cycles later. A word may be read by ``fill`` two cycles behind the choice of
+    who wrote it.
     """
 
     def __init__(self, words: int, clusters: int) -> None:
@@ -48,59 +55,77 @@ class SharedMemory(wiring.Component):
         reads, writes, one = (Access(words, width) for width in (0, ENTRY_BITS, CONTROL_BITS))
         super().__init__({
             "writers": In(writes).array(clusters), "host": In(one), "flash": In(one),
-            "fetchers": In(reads).array(clusters), "data": Out(ENTRY_BITS),
+            "fetchers": In(reads).array(clusters), "fetched": Out(ENTRY_BITS).array(clusters),
             "fill": In(reads), "filled": Out(2 * ENTRY_BITS)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        writers, host, flash, fetchers = self.writers, self.host, self.flash, self.fetchers
-        asks: list[Value] = []
-        before: Value = Const(0)
-        for client in (*writers, host, flash):
-            m.d.comb += client.grant.eq(client.request & ~before)
-            asks.append(client.request)
-            before = before | client.request
-        for fetcher in fetchers:
-            ask = fetcher.request & ~fetcher.grant
-            m.d.sync += fetcher.grant.eq(ask & ~before)
-            asks.append(ask)
-            before = before | ask
-        address, enable, written = (Signal(range(self.words)), Signal(ENTRY_WORDS),
-                                    Signal(ENTRY_BITS))
+        clients = (*self.writers, self.host, self.flash, *self.fetchers)
+        asks = [client.request for client in clients]
+        for k, fetcher in enumerate(self.fetchers, len(asks) - len(self.fetchers)):
+            asks[k] = asks[k] & ~fetcher.grant
+        grants: list[Value] = [Const(0)] * len(clients)
+        asked, turned = self.fill.address, Signal(reset_less=True)
+        m.d.comb += self.fill.grant.eq(1)
+        m.d.sync += turned.eq(asked[0])
+        found, filled = [], []
+        for half, name in enumerate(_HALVES):
+            own = [ask & (client.address[0] == half)
+                   for ask, client in zip(asks, clients, strict=True)]
+            before: Value = Const(0)
+            for k, ask in enumerate(own):
+                grants[k] = grants[k] | (ask & ~before)
+                before = before | ask
+            m.submodules[name] = block = memory.Memory(
+                shape=ENTRY_BITS, depth=self.words // 2, init=[], attrs={"ram_style": "block"})
+            other = block.read_port()
+            m.d.comb += other.addr.eq((asked + 1 - half)[1:])
+            found.append(self._port(m, block, own, name))
+            filled.append(other.data)
+        first = len(clients) - len(self.fetchers)
+        m.d.comb += [client.grant.eq(grant)
+                     for client, grant in zip(clients[:first], grants[:first], strict=True)]
+        m.d.sync += [fetcher.grant.eq(grant)
+                     for fetcher, grant in zip(self.fetchers, grants[first:], strict=True)]
+        even, odd = filled
+        m.d.comb += self.filled.eq(Mux(turned, Cat(odd, even), Cat(even, odd)))
+        self._fetched(m, *found)
+        return m
+
+    def _port(self, m: Module, block: memory.Memory, asks: Sequence[Value], name: str) -> Value:
+        """Make a half's accesses, one a cycle, of the first client that asks; return what was
+        read."""
+        address, enable, written = (
+            Signal(range(self.words // 2), name=f"{name}_address"),
+            Signal(ENTRY_WORDS, name=f"{name}_enable"), Signal(ENTRY_BITS, name=f"{name}_written"))
+        writers, host, flash = self.writers, self.host, self.flash
         many, single = asks[:len(writers)], asks[len(writers):len(writers) + 2]
         one = Mux(single[0], host.data, flash.data).replicate(ENTRY_WORDS)
         m.d.sync += [
-            address.eq(_first(asks, [client.address for client in (
-                *writers, host, flash, *fetchers)])),
+            address.eq(_first(asks, [client.address[1:] for client in (
+                *writers, host, flash, *self.fetchers)])),
             enable.eq(_first([*many, *single, Const(1)], [
                 *(client.enable for client in (*writers, host, flash)), Const(0)])),
             written.eq(_first([*many, Const(1)], [*(writer.data for writer in writers), one])),
         ]
-        m.d.comb += self.fill.grant.eq(1)
-        self._blocks(m, address, enable, written)
-        return m
+        write, read = block.write_port(granularity=CONTROL_BITS), block.read_port()
+        m.d.comb += [write.addr.eq(address), write.en.eq(enable), write.data.eq(written),
+                     read.addr.eq(address)]
+        return read.data
 
-    def _blocks(self, m: Module, address: Value, enable: Value, written: Value) -> None:
-        """Words with even and with odd numbers lie in blocks of their own, so that neighbours are
-        read at once."""
-        asked = self.fill.address
-        odd, turned = Signal(reset_less=True), Signal(reset_less=True)
-        m.d.sync += [odd.eq(address[0]), turned.eq(asked[0])]
-        found, filled = [], []
-        for number, name in enumerate(("even", "odd")):
-            m.submodules[name] = block = memory.Memory(
-                shape=ENTRY_BITS, depth=self.words // 2, init=[], attrs={"ram_style": "block"})
-            write, read, other = (block.write_port(granularity=CONTROL_BITS), block.read_port(),
-                                  block.read_port())
-            own = (address[0] == number).replicate(len(enable))
-            m.d.comb += [write.addr.eq(address[1:]), write.en.eq(enable & own),
-                         write.data.eq(written), read.addr.eq(address[1:]),
-                         other.addr.eq((asked + 1 - number)[1:])]
-            found.append(read.data)
-            filled.append(other.data)
-        even, other_word = filled
-        m.d.comb += [self.data.eq(Mux(odd, found[1], found[0])),
-                     self.filled.eq(Mux(turned, Cat(other_word, even), Cat(even, other_word)))]
+    def _fetched(self, m: Module, even: Value, odd: Value) -> None:
+        """Give each fetcher the word of the half that it was served of."""
+        def half(client: Any) -> Value:
+            """Return which one a client asks for, in the cycle behind."""
+            found = Signal(reset_less=True, name="half")
+            m.d.sync += found.eq(client.address[0])
+            return found
+
+        host = half(self.host)
+        for k, (fetcher, fetched) in enumerate(zip(self.fetchers, self.fetched, strict=True)):
+            own, turned = half(fetcher), Signal(reset_less=True, name="turned")
+            m.d.sync += turned.eq(own if k else Mux(fetcher.grant, own, host))
+            m.d.comb += fetched.eq(Mux(turned, odd, even))
 
 
 def _first(asks: Sequence[Value], values: Sequence[Value]) -> Value:

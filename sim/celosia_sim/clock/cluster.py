@@ -1,11 +1,11 @@
 """A cluster: its agents, and the two rings between them."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from celosia_sim.clock.control import Executor, Fetcher
-from celosia_sim.clock.events import NEVER, Batch, Command, Entry
+from celosia_sim.clock.events import NEVER, Batch, Chunk, Command, Entry
 from celosia_sim.clock.passes import Output, Sequencer
 from celosia_sim.clock.queue import WriteQueue
 from celosia_spec.isa.array import RING_GAP, Array
@@ -43,11 +43,11 @@ class Cluster:
     """
 
     def __init__(self, array: Array, commands: Sequence[Command], entries: Sequence[Entry],
-                 chunks: int, copied: Collection[int]) -> None:
+                 places: Sequence[int], chunks: Sequence[Chunk]) -> None:
         self._parts = array.controls // _PART, array.ring // _PART
         self.sequencer, self.output = Sequencer(), Output(array, READ)
         self.executor = Executor(commands)
-        self.fetcher = Fetcher(entries, chunks, copied)
+        self.fetcher = Fetcher(entries, places, chunks)
         self.spent: Counter[str] = Counter()
         self.queue = WriteQueue() if array.clusters > 1 else None
         self._words = self._at = self._kept = 0
@@ -58,7 +58,8 @@ class Cluster:
         self.steady = self.calm = self.moves = self._since = 1
         # What everybody sees in a cycle.
         self._idle = self._draining = self._turn = self._passed = False
-        self._starts = self._placed = self._writes = False
+        self._starts = self._placed = False
+        self._writes: bool | None = None
         self._offer: Batch | None = None
 
     @property
@@ -70,6 +71,11 @@ class Cluster:
     def wants_write(self) -> bool:
         """Whether it wants the port for a write that waits."""
         return self.queue is not None and self.queue.level > 0
+
+    @property
+    def writes_odd(self) -> bool:
+        """Whether the write that waits first has a word with an odd number."""
+        return self.queue is not None and self.queue.waiting[0]
 
     def look(self, now: int) -> None:
         """Find what is to be seen in a cycle."""
@@ -89,8 +95,10 @@ class Cluster:
 
     def writes(self, now: int) -> bool:
         """Return whether it takes the port for a write."""
-        self._writes = self.output.port(now)
-        return self._writes if self.queue is None else self.wants_write
+        if self.queue is None:
+            return self.output.port(now)
+        self._writes = self.output.queued(now)
+        return self.wants_write
 
     def spend(self, now: int, seen: Shared) -> None:
         """Count on what the cycle is spent."""
@@ -163,14 +171,14 @@ class Cluster:
         self.catch_up(now, seen)
         self.steady = self.calm = now
 
-    def bring_weights(self, cycles: range) -> None:
+    def bring_weights(self, cycles: Sequence[int]) -> None:
         """Let the fetcher bring an entry of weights in each of these cycles, as `even` says."""
         self.fetcher.bring(cycles, self.sequencer.entries)
 
     def share(self, now: int, *, granted: bool) -> None:
         """Let its writes wait for the port; granted : one of them has it."""
         assert self.queue is not None
-        self.queue.step(written=self.output.port(now), granted=granted)
+        self.queue.step(written=self.output.queued(now), granted=granted)
         self._find_moves(now)
 
     def _find_moves(self, now: int) -> None:

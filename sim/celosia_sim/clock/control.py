@@ -5,9 +5,9 @@ gateware does is written here once more, apart from it.
 """
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
-from celosia_sim.clock.events import NEVER, Batch, Command, Entry
+from celosia_sim.clock.events import NEVER, Batch, Chunk, Command, Entry
 from celosia_spec.isa.array import ENTRY_WORDS
 from celosia_spec.isa.controls import Op
 
@@ -19,21 +19,26 @@ class Fetcher:
     """Entries from main memory to the rings.
 
     request : an access is wanted.   busy : the list has not ended.
-    copied : numbers of the chunks that wait for a section of flash.
+    odd : whether the word that it wants, or will want next, has an odd number.
     words, entries : cycles in which control words and entries are written, still to come.
     """
 
-    def __init__(self, entries: Sequence[Entry], chunks: int,
-                 copied: Collection[int] = ()) -> None:
-        self._waiting = deque(number in copied for number in range(chunks))
+    def __init__(self, entries: Sequence[Entry], places: Sequence[int],
+                 chunks: Sequence[Chunk]) -> None:
+        self._places, self._list = places, deque(chunks)
         self._waits, self._count = False, 0
         self.request, self.busy = False, True
         self.words: deque[int] = deque()
-        self._entries, self._at, self._chunks = entries, 0, chunks
+        self._entries, self._at = entries, 0
         self._swap, self._load, self._leave = 1, NEVER, NEVER
         self._switch, self._part, self._ahead, self._owed = NEVER, False, NEVER, NEVER
         self._running = self._listing = self._ended = self._weights = self._tight = False
         self._pace = 0
+
+    @property
+    def odd(self) -> bool:
+        at = self._list[0].at if self._listing else self._places[self._at]
+        return at % 2 == 1
 
     @property
     def lacks(self) -> bool:
@@ -70,10 +75,10 @@ class Fetcher:
             count += 1
         return count
 
-    def bring(self, cycles: range, written: list[int]) -> None:
+    def bring(self, cycles: Sequence[int], written: list[int]) -> None:
         """Bring entries of weights, one in each of these cycles, with others behind them."""
         self._at += len(cycles)
-        written += range(cycles.start + 1, cycles.stop + 1, cycles.step)
+        written += [cycle + 1 for cycle in cycles]
 
     def pass_over(self, start: int, until: int, taken: Sequence[int], written: list[int]) -> None:
         """Bring entries in the cycles from one until another that are not taken."""
@@ -134,14 +139,13 @@ class Fetcher:
         self._listing |= swap
         self._ended |= ends
         if self._load == now:
-            self._waits = self._waiting.popleft()
+            self._waits = self._list.popleft().waits
             self._running, self._ended = not self._waits, False
         if used:
             self._running, self._waits = True, False
         if self._leave == now:
             self._running = False
-            self._chunks -= 1
-            self.busy = self._chunks > 0
+            self.busy = len(self._list) > 0
             if self.busy:
                 self._swap = now + 1
         self._weights = weights

@@ -26,11 +26,13 @@ class Drain:
     """A pass in the output path.
 
     heads  : cycles in which it reads control words.   writes : in which it writes to main memory.
+    odd    : of each of these, whether its word has an odd number; only of several clusters.
     placed : when it has taken its band's position.   busy : the last cycle in which it is inside.
     """
 
     heads: tuple[int, ...]
     writes: tuple[int, ...]
+    odd: tuple[bool, ...]
     placed: int
     busy: int
 
@@ -99,29 +101,39 @@ class Drains:
         """Return what a batch's pass does."""
         tile, phase = divmod(number, batch.layer.phases)
         before = batch.begins[tile] << batch.layer.wide
-        rows = tuple(((batch.position + before + element) % ENTRY_WORDS, real)
-                     for element, real in batch.rows)
+        begins = batch.position + before
+        rows = tuple((*self._begin(word, begins + element), real)
+                     for word, element, real in batch.rows)
         return self._pass_of(batch.layer, rows, batch.tiles[tile],
                              phase == batch.layer.phases - 1, number == 0)
 
-    def _pass(self, layer: Layer, rows: tuple[tuple[int, bool], ...], written: int, ends: bool,
-              fresh: bool) -> Drain:
+    def _begin(self, word: int, element: int) -> tuple[int, bool]:
+        """Return the slot in which a row begins, and whether that is in a word with an odd
+        number."""
+        words, slot = divmod(element, ENTRY_WORDS)
+        return slot, self.array.clusters > 1 and (word + words) % 2 == 1
+
+    def _pass(self, layer: Layer, rows: tuple[tuple[int, bool, bool], ...], written: int,
+              ends: bool, fresh: bool) -> Drain:
         size, one = self.array.lanes // layer.groups, self.array.drain == 1
         base = self._late
         if one and layer.wide and (ends or not layer.residual):     # no elements are waited for
             base = BIAS + 2 + self.array.residual
         heads: list[int] = []
         writes: list[int] = []
-        for number, (slot, real) in enumerate(rows):
+        odd: list[bool] = []
+        for number, (slot, begins_odd, real) in enumerate(rows):
             at = number * layer.row
             heads += [at + 1 + cycle for cycle in layer.heads]
             row = Row(layer=layer, begins=base + 1, written=written, slot=slot)
             if real and ends:
                 writes += [at + cycle for cycle in self._writes_of(row)]
+                if self.array.clusters > 1:
+                    odd += [begins_odd ^ (word % 2 == 1) for word in range(len(writes) - len(odd))]
         last = (layer.groups - 1) * layer.row
         busy = last + base + (size if layer.single else size // 2) + (not one)
-        return Drain(heads=tuple(heads), writes=tuple(writes), placed=base - one if fresh else 2,
-                     busy=busy)
+        return Drain(heads=tuple(heads), writes=tuple(writes), odd=tuple(odd),
+                     placed=base - one if fresh else 2, busy=busy)
 
     def _writes(self, row: Row) -> tuple[int, ...]:
         """Return the cycles in which a row's words are written."""

@@ -1,7 +1,7 @@
 """What a stream makes happen, as far as it takes time: commands, batches, fills, entries."""
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -9,7 +9,7 @@ from itertools import accumulate
 import numpy as np
 
 from celosia_spec.isa.array import ENTRY_WORDS, Array
-from celosia_spec.isa.controls import BATCH, COMMAND, HEAD, RECORDS, Op, is_command
+from celosia_spec.isa.controls import BATCH, CHUNK, COMMAND, HEAD, RECORDS, Op, is_command
 from celosia_spec.isa.entries import words_of
 from celosia_spec.isa.fills import places
 from celosia_spec.isa.image import UNIT_WORDS, Section
@@ -60,7 +60,8 @@ class Batch:
 
     steps : of a pass.   dense, joins, open : flags of `BATCH`.   heads : words to be passed over.
     added : its first entry reads a residual operand.
-    first, entries : its entries, counted from the stream's first.   rows : (element, real) of each.
+    first, entries : its entries, counted from the stream's first.   rows : of each the word where
+    its channel begins, its first element there, and whether it is real.
     position : of its band.   tiles : for each tile of it, which lanes of a group are written.
     """
 
@@ -73,7 +74,7 @@ class Batch:
     heads: int
     first: int
     entries: int
-    rows: tuple[tuple[int, bool], ...]
+    rows: tuple[tuple[int, int, bool], ...]
     position: int
     tiles: tuple[int, ...]
 
@@ -126,23 +127,52 @@ class Entry:
     ends: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """A chunk of a list: the word of main memory where it stands, that of its first entry, how many
+    it has, and whether they come from flash."""
+
+    at: int
+    first: int
+    entries: int
+    waits: bool
+
+
+def listed(array: Array, entries: Sequence[int], at: int) -> list[Chunk]:
+    """Return the chunks of a list whose first one stands in word ``at``."""
+    found = []
+    while True:
+        word = CHUNK.unpack(entries[at])
+        found.append(Chunk(at=at, first=word["first"], entries=word["entries"],
+                           waits=bool(word["copied"])))
+        if word["final"]:
+            return found
+        at = word["next"] if array.clusters > 1 else at + 1
+
+
 _AMONG = Entry(weights=True)
 """Stands for all entries of weights behind which others of their batch come."""
 
 
 class _Reader:
-    """Entries of chunks, one after the other; those that were read are in ``found``."""
+    """Entries of chunks, one after the other; those that were read are in ``found``.
 
-    def __init__(self, entries: Sequence[int], chunks: Sequence[tuple[int, int]],
-                 copied: Collection[int], sections: Iterable[Section]) -> None:
+    places : words of main memory where they lie.
+    """
+
+    def __init__(self, entries: Sequence[int], chunks: Sequence[Chunk],
+                 sections: Iterable[Section]) -> None:
         self._entries: list[int] = []
         self._ends: deque[int] = deque()
+        self.places: list[int] = []
         main, waited = dict(enumerate(entries)), iter(sections)
-        for number, (first, count) in enumerate(chunks):
-            if number in copied:
+        for chunk in chunks:
+            if chunk.waits:
                 section = next(waited)
                 main.update(enumerate(section.words.tolist(), section.first * UNIT_WORDS))
-            self._entries += [int(main[at]) for at in range(first, first + count)]
+            places = range(chunk.first, chunk.first + chunk.entries)
+            self.places += places
+            self._entries += [int(main[at]) for at in places]
             self._ends.append(len(self._entries))
         self._words: list[int] = []
         self.found: list[Entry] = []
@@ -170,20 +200,20 @@ class _Reader:
             self.found[at] = replace(self.found[at], ends=True)
 
 
-def events(array: Array, entries: Sequence[int], chunks: Sequence[tuple[int, int]],
-           copied: Collection[int],
-           image: Sequence[Section]) -> tuple[list[Command], list[Entry]]:
-    """Return the commands and batches of a stream in their order, and its entries.
+def events(array: Array, entries: Sequence[int], chunks: Sequence[Chunk],
+           image: Sequence[Section]) -> tuple[list[Command], list[Entry], list[int]]:
+    """Return the commands and batches of a stream in their order, its entries, and the words of
+    main memory where these lie.
 
-    copied, image : as `celosia_sim.clock.cycles.cycles` takes them.
+    entries, image : as `celosia_sim.clock.cycles.cycles` takes them.   chunks : `listed` there.
     """
-    reader, first = _Reader(entries, chunks, copied, [
+    reader, first = _Reader(entries, chunks, [
         section for section in image if not section.resident]), 0
     found = {unit: number for number, unit in enumerate(image_places(image))}
     commands: list[Command] = []
     layer: Layer | None = None
     band: dict[str, int] = {}
-    rows: tuple[tuple[int, bool], ...] = ()
+    rows: tuple[tuple[int, int, bool], ...] = ()
     table = np.zeros(array.tiles, np.int64)
     while True:
         word = reader.word()
@@ -218,17 +248,17 @@ def events(array: Array, entries: Sequence[int], chunks: Sequence[tuple[int, int
         elif op == Op.TILES:
             table[fields["place"]:fields["place"] + len(words) - 1] = words[1:]
         elif op == Op.HALT:
-            return commands, reader.found
+            return commands, reader.found, reader.places
 
 
 def _batch(array: Array, reader: _Reader, word: int, layer: Layer, band: dict[str, int],
-           rows: tuple[tuple[int, bool], ...], table: np.ndarray, first: int) -> Batch:
+           rows: tuple[tuple[int, int, bool], ...], table: np.ndarray, first: int) -> Batch:
     """Return a batch whose first word this is; a part of one has the ``rows`` before it."""
     batch = BATCH.unpack(word)
     if not batch["joins"]:
         heads = [HEAD.unpack(reader.words(len(layer.heads))[:len(HEAD.words)])
                  for _ in range(layer.groups)]
-        rows = tuple((head["element"], bool(head["real"])) for head in heads)
+        rows = tuple((head["word"], head["element"], bool(head["real"])) for head in heads)
     words = (batch["steps"] + batch["dense"] >> batch["dense"]) * layer.groups
     added = layer.residual and not batch["joins"]
     count = added - (-words // ENTRY_WORDS)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import count
 
 from celosia_sim.clock.events import NEVER
-from celosia_spec.isa.array import CONTROL_BITS, FLASH, Array
+from celosia_spec.isa.array import CONTROL_BITS, ENTRY_WORDS, FLASH, Array
 from celosia_spec.isa.image import HEADER_BYTES, READ_CLOCKS, TAIL_BYTES, UNIT_BYTES
 
 _ELEMENT = CONTROL_BITS // 8
@@ -37,6 +37,11 @@ class FlashReader:
     def wants(self, now: int) -> bool:
         """Return whether the port is wanted."""
         return now >= self._asks
+
+    @property
+    def odd(self) -> bool:
+        """Whether the word that it wants has an odd number."""
+        return (self._number - 1 - self._bodies[0][0]) // ENTRY_WORDS % 2 == 1
 
     def copied(self, now: int) -> bool:
         """Return whether a section is in main memory."""

@@ -162,7 +162,8 @@ class Output:
     """Passes on their way to main memory.
 
     starts : (cycle, what it does) of each pass that comes.   writes : cycles in which it has the
-    port, those of passes that come with them.
+    port, those of passes that come with them.   odd : of several clusters, whether the word of each
+    of these has an odd number.
     keeps : how many registers on the way keep the place of a pass's heads, 1 or 2.
     busy : last cycle of the last pass that began.   pending : one is on its way, and has not begun.
     came : since when, if the cycles since then pass at once.
@@ -178,6 +179,7 @@ class Output:
         self.keeps = 1 + short
         self._kept: list[deque[int]] = [deque() for _ in range(self.keeps)]     # when they do
         self.writes: deque[int] = deque()
+        self.odd: deque[bool] = deque()
         self._heads: deque[int] = deque()
         self.busy = self.came = 0
         self.pending = False
@@ -189,6 +191,7 @@ class Output:
         self.starts.append((start, drain))
         self._heads.extend([start + cycle for cycle in drain.heads])
         self.writes.extend([start + cycle for cycle in drain.writes])
+        self.odd.extend(drain.odd)
         for keeps, cycle in zip(self._kept, (now + 1, start - 1), strict=False):
             keeps.append(cycle)
 
@@ -210,6 +213,11 @@ class Output:
         if found:
             self.writes.popleft()
         return found
+
+    def queued(self, now: int) -> bool | None:
+        """Return whether a word with an odd number is written, of several clusters; None where
+        there is no write."""
+        return self.odd.popleft() if self.port(now) else None
 
     def reads(self, now: int) -> bool:
         """Return whether a word of the controls' ring is read."""
@@ -239,6 +247,8 @@ class Output:
         found = []
         while self.writes and self.writes[0] < until:
             found.append(self.writes.popleft())
+            if self.odd:
+                self.odd.popleft()
         while self.starts and self.starts[0][0] < until:
             self.pending &= self.starts[0][0] <= self.came
             self._begin()

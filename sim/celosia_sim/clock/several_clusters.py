@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 
 from celosia_sim.clock.cluster import Cluster
 from celosia_sim.clock.machine_clock import MachineClock
@@ -9,7 +10,8 @@ from celosia_spec.isa.array import Array
 
 
 class SeveralClusters(MachineClock):
-    """The clusters write and fetch by turns, and fills have a port of their own.
+    """The clusters write and fetch by turns, and fills have a port of their own. Words with even
+    numbers and with odd ones lie apart: of either, one is written or fetched in a cycle.
 
     While a cluster is steady its fetcher and its writes alone are followed; while all are calm, no
     more than who has the port.
@@ -19,7 +21,7 @@ class SeveralClusters(MachineClock):
         super().__init__(array, clusters)
         self._come = False                      # all wait for each other
         self._together = True                   # registered: they do
-        self._served: Cluster | None = None     # whose fetcher sees its grant next
+        self._served: list[Cluster] = []        # whose fetchers see their grants next
         self._told, self._changed = self.seen(1), True      # what clusters saw; it may have changed
 
     @property
@@ -60,7 +62,7 @@ class SeveralClusters(MachineClock):
             cluster.writes(now)
         seen, fill, first = self._told, self.fill, self.clusters[0]
         records, filled = fill.queued, fill.wants(now)
-        writer, served, read = self._turn(now, [
+        writers, served, read = self._turn(now, [
             cluster for cluster in self.clusters if cluster.calm <= now < cluster.steady])
         for cluster in lively:
             cluster.spend(now, seen)
@@ -68,7 +70,7 @@ class SeveralClusters(MachineClock):
             self.close(now)
         loaded = None
         for cluster in lively:
-            found = cluster.step(now, seen, granted=cluster is served, written=cluster is writer)
+            found = cluster.step(now, seen, granted=cluster in served, written=cluster in writers)
             if cluster is first:
                 loaded = found
         self.step_engines(now, filled=filled, read=read, loaded=loaded)
@@ -104,7 +106,7 @@ class SeveralClusters(MachineClock):
         fetching = [cluster for cluster in self.clusters if cluster.fetcher.request]
         while now < until:
             free = min([until, *[cluster.moves for cluster in self.clusters]])
-            if fetching or self._served is not None:
+            if fetching:
                 free = min(free, self.flash.asks)
             if free > now:
                 self.flash.pass_over(free, ())
@@ -118,41 +120,69 @@ class SeveralClusters(MachineClock):
 
     def _fetch(self, start: int, until: int, fetching: Sequence[Cluster]) -> None:
         """Let fetchers have the port by turns, in cycles in which nobody else wants it."""
-        turns = [self._served]
-        for _ in range(2):
-            turns.append(next((cluster for cluster in fetching if cluster is not turns[-1]), None))
-        for served, cycles in zip(turns, (range(start, start + 1), range(start + 1, until, 2),
-                                          range(start + 2, until, 2)), strict=True):
-            if served is not None:
-                served.bring_weights(cycles)
-        self._served = turns[2 - (until - start) % 2]
+        numbers, cycles = range(len(fetching)), range(until - start)
+        turns, again = _turns(
+            frozenset(number for number in numbers if fetching[number] in self._served),
+            tuple(cluster.fetcher.odd for cluster in fetching))
+
+        def served(at: int) -> frozenset[int]:
+            return turns[at if at < again else again + (at - again) % (len(turns) - again)]
+
+        for number in numbers:
+            fetching[number].bring_weights([start + at for at in cycles if number in served(at)])
+        self._served = [fetching[number] for number in numbers if number in served(len(cycles))]
 
     def _turn(self, now: int, bringing: Sequence[Cluster],
-              ) -> tuple[Cluster | None, Cluster | None, bool]:
-        """Let fetchers and writes of the steady clusters go on; return the cluster of which a write
-        has the port, that whose fetcher sees its grant, and whether the flash reader has the port.
+              ) -> tuple[list[Cluster], list[Cluster], bool]:
+        """Let fetchers and writes of the steady clusters go on; return the clusters of which a
+        write has the port, those whose fetchers see their grants, and whether the flash reader has
+        it.
 
         bringing : of the steady clusters, those that are not calm.
         """
-        clusters, served = self.clusters, self._served
-        moving, writer = [], None
+        clusters, served, flash = self.clusters, self._served, self.flash
+        moving, writers, free = [], [], [True, True]    # words with even numbers, and odd ones
         for cluster in clusters:
             if cluster.moves <= now:
                 moving.append(cluster)
-                if writer is None and cluster.wants_write:
-                    writer = cluster
-        read = writer is None and self.flash.wants(now)
-        self._served = None
-        if writer is None and not read:
-            for cluster in clusters:
-                if cluster.fetcher.request and cluster is not served:
-                    self._served = cluster
-                    break
+                if cluster.wants_write and free[cluster.writes_odd]:
+                    writers.append(cluster)
+                    free[cluster.writes_odd] = False
+        read = flash.wants(now) and free[flash.odd]
+        if read:
+            free[flash.odd] = False
+        self._served = []
+        for cluster in clusters:
+            fetcher = cluster.fetcher
+            if fetcher.request and cluster not in served and free[fetcher.odd]:
+                self._served.append(cluster)
+                free[fetcher.odd] = False
         for cluster in moving:
             if cluster.steady > now:
-                cluster.share(now, granted=cluster is writer)
-        if served is not None and served.calm > now:
-            served.bring_weights(range(now, now + 1))
+                cluster.share(now, granted=cluster in writers)
+        for cluster in served:
+            if cluster.calm > now:
+                cluster.bring_weights([now])
         for cluster in bringing:
-            cluster.bring(now, self._told, granted=cluster is served)
-        return writer, served, read
+            cluster.bring(now, self._told, granted=cluster in served)
+        return writers, served, read
+
+
+@cache
+def _turns(served: frozenset[int],
+           odd: tuple[bool, ...]) -> tuple[tuple[frozenset[int], ...], int]:
+    """Return which fetchers see their grants in each cycle, while all ask for word after word and
+    nobody else does, and from which of these cycles on they come again and again.
+
+    served : in the first one.   odd : whether the word that each asks for has an odd number.
+    """
+    found: dict[tuple[frozenset[int], tuple[bool, ...]], int] = {}
+    while (served, odd) not in found:
+        found[served, odd] = len(found)
+        # Who sees its grant does not ask in that cycle.
+        first = [next((number for number, half in enumerate(odd)
+                       if half == wanted and number not in served), None)
+                 for wanted in (False, True)]
+        odd = tuple(half ^ (number in served) for number, half in enumerate(odd))
+        served = frozenset(number for number in first if number is not None)
+    return tuple(who for who, _ in found), found[served, odd]

@@ -25,9 +25,8 @@ class Cut:
     def cycles(self) -> int:
         """Return the cycles that it takes, exactly."""
         program = self.program
-        entries = [*program.entries[:program.list_at].tolist(), *self.words.tolist()]
-        (chunks, copied), *beside = self.clusters
-        return cycles(program.array, entries, chunks, copied, program.sections, beside).cycles
+        words = [*program.entries[:program.list_at].tolist(), *self.words.tolist()]
+        return cycles(program.array, words, program.list_at, program.sections).cycles
 
 
 def cut(program: StreamProgram, layer: int) -> Cut:

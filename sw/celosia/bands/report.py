@@ -20,12 +20,9 @@ from celosia_spec.qgraph import as_made
 @uncollected()
 def clocked(program: StreamProgram) -> list[Cycles]:
     """Return the exact cycles of each order."""
-    entries = program.entries.tolist()
-    found = []
-    for order in program.orders:
-        (chunks, copied), *beside = ((own.chunks.tolist(), own.copied) for own in order.clusters)
-        found.append(cycles(program.array, entries, chunks, copied, program.sections, beside))
-    return found
+    words = program.entries.tolist()
+    return [cycles(program.array, words, order.list_at, program.sections)
+            for order in program.orders]
 
 
 def main_memory(program: StreamProgram) -> MainMemory:
