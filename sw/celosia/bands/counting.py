@@ -209,9 +209,14 @@ def counted(way: Way, course: Course, sets: int, splits: int) -> int:
 
     sets, splits : how clusters share the way (`Way.spreads`).
     """
-    works = [(work.loads[sets], work.fetched * splits, len(work.rows),
-              FETCH * -(-len(work.dense) // sets)) for work in way.works]
-    return _cycles(course, tuple(works), splits, shared=way.works[0].clusters == 1)
+    clusters = way.works[0].clusters
+    works = []
+    for work in way.works:
+        # A fetcher of several has an access in two cycles at most.
+        alone = work.fetched if clusters == 1 else -(-2 * work.fetched // sets)
+        works.append((work.loads[sets], alone, work.fetched * splits, len(work.rows),
+                      FETCH * -(-len(work.dense) // sets)))
+    return _cycles(course, tuple(works), splits, shared=clusters == 1)
 
 
 def entries(way: Way, course: Course) -> int:
@@ -224,17 +229,20 @@ def entries(way: Way, course: Course) -> int:
 
 
 @lru_cache(maxsize=1 << 14)     # layers of a shape have the same ones
-def _cycles(course: Course, works: tuple[tuple[int, int, int, int], ...], splits: int, *,
+def _cycles(course: Course, works: tuple[tuple[int, int, int, int, int], ...], splits: int, *,
             shared: bool) -> int:
     """Return what `counted` does.
 
-    works : of each part the load of its batches, accesses for their entries, rows, and cycles in
-    which nothing is fetched behind heads.   shared : fills have no port of their own.
+    works : of each part the load of its batches, cycles in which one fetcher has its entries,
+    accesses of all for them, rows, and cycles in which nothing is fetched behind heads.
+    shared : fills have no port of their own; else others have two accesses in a cycle.
     """
     found = LAYER + course.tables + course.first.alone
     for turn, count in course.turns:
-        load, fetched, rows, fetch = works[turn.part]
+        load, alone, fetched, rows, fetch = works[turn.part]
         others = fetched + rows * turn.words
+        if not shared:
+            others = max(alone, -(-others // 2))
         passes = max(load * -(-turn.tiles // splits), others + fetch)
         if turn.after is None:
             after = 0
