@@ -24,7 +24,7 @@ from celosia.cli.progress import progress
 from celosia_boards.families.ice40 import ICE40
 from celosia_boards.stages import Job
 from celosia_boards.targets import Target, target, targets
-from celosia_hw.fill.engine import FillEngine
+from celosia_hw.fill.engines import fill_engine
 from celosia_hw.fill.finisher import Finisher
 from celosia_hw.flash.reader import FlashReader
 from celosia_hw.lanes.bank_rows import BankRows
@@ -82,8 +82,8 @@ def blocks(of: Target, array: Array) -> dict[str, Callable[[], Component]]:
         "output.heads": lambda: Heads(array, heads),
         "output.normaliser": lambda: Normalise(array.acc_bits),
         "fill": lambda: FillAndMemory(array, of.main_memory),
-        "fill.engine": lambda: FillEngine(array),
-        "fill.columns": lambda: FillEngine(array).columns,
+        "fill.engine": lambda: fill_engine(array),
+        "fill.columns": lambda: fill_engine(array).columns,
         "fill.finisher": lambda: Finisher(array.activation_bits),
         "fill.memory": lambda: MainMemory(array.main_words, of.main_memory),
         "control": lambda: ControlPath(array, MANTISSA, lag),
@@ -119,7 +119,7 @@ class FillAndMemory(Component):
     """The fill engine at its port of main memory, the other clients' sides outside."""
 
     def __init__(self, array: Array, kind: str) -> None:
-        self.engine, self.memory = FillEngine(array), MainMemory(array.main_words, kind)
+        self.engine, self.memory = fill_engine(array), MainMemory(array.main_words, kind)
         inside = {"memory", "data", "fill"}
         super().__init__({name: member for block in (self.engine, self.memory)
                           for name, member in block.signature.members.items()

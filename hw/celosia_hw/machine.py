@@ -9,7 +9,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from celosia_hw.cluster import Cluster
-from celosia_hw.fill.engine import FillEngine
+from celosia_hw.fill.engines import fill_engine
 from celosia_hw.flash.reader import FlashReader, Image
 from celosia_hw.memory.main_memory import Access, MainMemory
 from celosia_hw.memory.shared_memory import SharedMemory
@@ -61,7 +61,7 @@ class Machine(wiring.Component):
         self.array, self.reader = array, reader
         self.memory = _memory(array, main_memory)
         self.clusters = [Cluster(array, fabric, number) for number in range(array.clusters)]
-        self.fill, self.control = FillEngine(array, fabric), self.clusters[0].control
+        self.fill, self.control = fill_engine(array, fabric), self.clusters[0].control
         of_flash = {} if reader is None else {
             "flash": Out(reader.pins.signature), "image": Out(Image())}
         super().__init__({

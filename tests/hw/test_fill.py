@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out, connect
 from blocks.models.filling import some_fill
 from blocks.players import verilog_of
 from blocks.verilated_block import Block
-from celosia_hw.fill.engine import FillEngine
+from celosia_hw.fill.engines import fill_engine
 from celosia_hw.memory.main_memory import MainMemory
 from celosia_hw.memory.shared_memory import SharedMemory
 from celosia_hw.parts.table_memory import TableMemory
@@ -38,7 +38,7 @@ class Bench(wiring.Component):
     """
 
     def __init__(self, array):
-        self.array, self.engine = array, FillEngine(array)
+        self.array, self.engine = array, fill_engine(array)
         super().__init__({
             "control": In(1), "number": In(16), "element": In(16), "write": In(1),
             "words": In(range(WORDS)), "may": In(1), "other": In(1),

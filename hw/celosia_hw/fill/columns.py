@@ -1,16 +1,17 @@
-"""Where the elements of a word, or of two, go in the banks."""
+"""Where the elements of a word go in the banks, or of two."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Member, Out
 
 from celosia_hw.layouts import layout
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import PLACE
 
-_COUNTS = {2: 3, 4: 3, 8: 4}
+COUNTS = {2: 3, 4: 3, 8: 4}
 """Bits of how many banks a place moves on, to the elements that are filled a cycle."""
 
 
@@ -33,7 +34,7 @@ class Place(wiring.Component):
 
     def __init__(self, array: Array) -> None:
         rows, banks = (array.bank_rows - 1).bit_length(), array.lanes.bit_length() - 1
-        super().__init__({"count": In(_COUNTS[array.fill]), "here": In(1), "set": In(1),
+        super().__init__({"count": In(COUNTS[array.fill]), "here": In(1), "set": In(1),
                           "banks": In(banks), "step": In(rows), "rows_ready": In(1),
                           "masks": In(banks), "bank": Out(banks), "row": Out(rows)})
 
@@ -106,16 +107,29 @@ class Columns(wiring.Component):
         self.words = array.fill // ENTRY_WORDS
         super().__init__({
             "elements": In(ENTRY_WORDS), "pair": In(1), "masks": In(self.bank_bits),
-            "move": In(layout(PLACE)), "move_a": In(1),
-            "move_b": In(1), "set": In(1), "rows_ready": In(1),
             "row": Out(data.ArrayLayout(self.row_bits, array.fill)), "enable": Out(array.lanes),
-            "turn": Out(1 + self.words),
-            **({"following": In(ENTRY_WORDS), "twice": Out(1)} if self.words == 2 else {}),
-        })
+            "turn": Out(1 + self.words), **self._moves()})
+
+    def _moves(self) -> dict[str, Member]:
+        """Return the members that say how places move."""
+        return {"move": In(layout(PLACE)), "move_a": In(1), "move_b": In(1), "set": In(1),
+                "rows_ready": In(1)}
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         full, begin, *counts = self._counts(m)
+        places, step = self._places(m, counts)
+        (a, row_a), (b, row_b) = ((place.bank, place.row) for place in places)
+        # Element 0 goes to column a - begin; of two words begin is 0.
+        first = Cat(a[0] ^ begin[0], a[1] ^ begin[1] ^ (~a[0] & begin[0]))
+        turn = [first[0], first[1] ^ first[0], a[2] ^ first.any()]
+        m.d.sync += self.turn.eq(Cat(turn[:len(self.turn)]))
+        self._columns(m, full, (a, row_a, counts[0]), (b, row_b, counts[1]), step)
+        return m
+
+    def _places(self, m: Module, counts: Sequence[Value]) -> tuple[Sequence[Any], Value]:
+        """Return both places, which move on by ``counts`` and as they are told to, and the bank
+        rows from one position group to the next."""
         step = Signal(self.row_bits, reset_less=True)
         banks = Signal(self.bank_bits, reset_less=True)
         ready = Signal()
@@ -129,19 +143,13 @@ class Columns(wiring.Component):
             m.d.comb += [place.count.eq(count), place.set.eq(self.set), place.masks.eq(self.masks),
                          place.step.eq(step), place.banks.eq(banks), place.rows_ready.eq(ready)]
             places.append(place)
-        (a, row_a), (b, row_b) = ((place.bank, place.row) for place in places)
-        # Element 0 goes to column a - begin; of two words begin is 0.
-        first = Cat(a[0] ^ begin[0], a[1] ^ begin[1] ^ (~a[0] & begin[0]))
-        turn = [first[0], first[1] ^ first[0], a[2] ^ first.any()]
-        m.d.sync += self.turn.eq(Cat(turn[:len(self.turn)]))
-        self._columns(m, full, (a, row_a, counts[0]), (b, row_b, counts[1]), step)
-        return m
+        return places, step
 
     def _counts(self, m: Module) -> tuple[Value, Signal, Signal, Value]:
         """Return whether all elements go to A or B, how many banks A's first one lies behind the
         word's first, and how many banks A and B move on."""
         elements, pair = self.elements, self.pair
-        count_a, count_b = (Signal(_COUNTS[self.array.fill], reset_less=True),
+        count_a, count_b = (Signal(COUNTS[self.array.fill], reset_less=True),
                             Signal(2, reset_less=True))
         begin = Signal(2, reset_less=True)
         every = elements.all()

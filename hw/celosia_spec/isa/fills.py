@@ -217,13 +217,11 @@ def cycles(record: Mapping[str, int], array: Array) -> int:
     """Return the cycles from one record's end to this one's, if it was queued by then and the port
     is free."""
     lines = _accesses(record, array)
-    if record["apart"]:
-        lines = 3 + lines
-    elif record["zero"]:
-        at_once = array.unit << twice(record, array)
-        lines = np.maximum(-(-run(record, array) // at_once), 3) + 0 * lines
-    else:
-        lines = np.maximum(lines, 3)
+    if record["zero"]:
+        lines = -(-run(record, array) // (array.unit << twice(record, array))) + 0 * lines
+    if array.fill > ENTRY_WORDS:
+        return int(lines.sum()) + lines.size + _AROUND - 1
+    lines = 3 + lines if record["apart"] else np.maximum(lines, 3)
     return int(lines.sum()) + 4 * lines.size - record["channels"] - 1 + _AROUND
 
 

@@ -7,13 +7,32 @@ gateware does is written here once more, apart from it.
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from celosia_sim.clock.events import NEVER, Command
+from celosia_spec.isa.array import ENTRY_WORDS, Array
 
-_PREPARED, _BEHIND, _DONE = 3, 4, 3
-"""Cycles from a line's end until the next one's address is there; from then until all else is; from
-the last line's end until the record is done."""
+_DONE = 3
+"""Cycles from the last line's end until a record is done."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class _Moves:
+    """How an engine comes to its next line.
+
+    line, channel, record : cycles from a line's end until the next one's address is there, where
+    that is of the same channel or the next one; likewise from a record's begin.   behind : from
+    then until all else is, of which an element is wanted behind a cycle, but with ``apart`` none.
+    """
+
+    line: int
+    channel: int
+    record: int
+    behind: int
+
+
+_NARROW, _WIDE = (_Moves(line=3, channel=4, record=6, behind=4),
+                  _Moves(line=0, channel=0, record=2, behind=1))
 
 class FillEngine:
     """Records of fills.
@@ -21,7 +40,8 @@ class FillEngine:
     queued : records that are not done.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, array: Array) -> None:
+        self._moves = _WIDE if array.fill > ENTRY_WORDS else _NARROW
         self.queued = 0
         self._records: deque[Command] = deque()
         self._lines: list[int] = []         # accesses of the lines to come, backwards
@@ -114,26 +134,27 @@ class FillEngine:
         self._channels = deque(record.lines)
         self._lines = self._channels.popleft()[::-1]
         self._rest = sum(self._least(left) for lines in record.lines for left in lines)
-        self._line(now, 6)
+        self._line(now, self._moves.record)
 
     def _turn(self, now: int) -> None:
         """A line ends."""
         if self._lines:
-            self._line(now, _PREPARED)
+            self._line(now, self._moves.line)
         elif self._channels:
             self._lines = self._channels.popleft()[::-1]
-            self._line(now, _PREPARED + 1)
+            self._line(now, self._moves.channel)
         else:
             self._ended, self._done = NEVER, now + _DONE
 
     def _line(self, now: int, prepared: int) -> None:
-        """Begin a line: its address is there after so many cycles, all else `_BEHIND` later."""
+        """Begin a line: its address is there after so many cycles."""
         self._left, self._ended = self._lines.pop(), NEVER
         self._rest -= self._least(self._left)
-        self._goes = now + prepared + _BEHIND
+        self._goes = now + prepared + self._moves.behind
         self._runs = self._goes if self._records[0].apart else now + prepared + 1
 
     def _least(self, left: int) -> int:
         """Return the cycles that a line takes at least, behind another one."""
-        return max(_PREPARED + _BEHIND,
-                   _PREPARED + (_BEHIND if self._records[0].apart else 1) + left)
+        moves = self._moves
+        return moves.line + max(
+            moves.behind, (moves.behind if self._records[0].apart else 1) + left)

@@ -45,7 +45,7 @@ class MachineClock(ABC):
     """The clusters, and what they share."""
 
     def __init__(self, array: Array, clusters: Sequence[Cluster]) -> None:
-        self.clusters, self.flash, self.fill = clusters, FlashReader(array), FillEngine()
+        self.clusters, self.flash, self.fill = clusters, FlashReader(array), FillEngine(array)
         self._closed: list[int] = []
         self._spent: list[Counter[str]] = []
 

@@ -33,6 +33,20 @@ RECORD = len(RECORDS[Op.FILL].words) + 2
 BAND_ENTRIES, CHUNKS = 2, 3
 """Entries of a band's command, where it begins one; chunks of a band of several clusters, each."""
 
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """Of a fill's line the fewest accesses that count, and cycles without one from it to the next
+    one, or to the next channel's."""
+
+    least: int
+    turn: int
+    channel: int
+
+
+LINES = {2: Line(least=3, turn=4, channel=5), 4: Line(least=3, turn=4, channel=5),
+         8: Line(least=1, turn=1, channel=1)}
+"""To the elements that are filled a cycle."""
+
 FETCH = 3
 """Cycles in which nothing is fetched, behind a batch's heads."""
 
@@ -312,11 +326,12 @@ def _about(layout: Lines | Spread, band: Band, size: int, *, twice: bool) -> Fil
 
 def about_fills(layout: Lines | Spread, band: Band, size: int) -> Fill:
     """Return what a band's fills take, about, where ``size`` elements are filled a cycle."""
+    line = LINES[size]
     if isinstance(layout, Spread):
         source = layout.source
         words = -(-(source.elements + layout.addends) // size)
         if source.stride != source.positions:       # channel by channel
-            words = source.channels * (max(3, -(-source.positions // size)) + 4)
+            words = source.channels * (max(line.least, -(-source.positions // size)) + line.turn)
         if layout.page:                             # the first two
             words = min(words, 2 * layout.page // size)
         return Fill(words, words, 1 + (layout.addends > 0))
@@ -331,17 +346,20 @@ def about_fills(layout: Lines | Spread, band: Band, size: int) -> Fill:
         size if grid.columns.step == 1 else of_planes))
     count = planes * ((inside > 0) + (outside > 0) * (1 if grid.columns.step == 1 else 2))
     if step == grid.columns.step == 1 and grid.pitch == width:
-        takes = (lines + outside) * width // size + 5 * count
+        takes = (lines + outside) * width // size + line.channel * count
     else:
-        takes = (lines + outside) * (max(words, 3) + 4) + count
+        takes = ((lines + outside) * (max(words, line.least) + line.turn)
+                 + (line.channel - line.turn) * count)
     if grid.filled:
         gaps = planes * len(grid.columns.planes)
-        takes += ((band.end - band.begin) * 7 + 2) * gaps
+        takes += ((band.end - band.begin) * (line.least + line.turn) + 2) * gaps
         count += gaps * 2
     beside = grid.columns.size - width
-    takes, words, count = takes + 7 * beside * lines, words + beside, count + beside * planes
+    takes += (line.least + line.turn) * beside * lines
+    words, count = words + beside, count + beside * planes
     takes, words = stretch.channels * takes, stretch.channels * lines * words
     if layout.addends:
         added = -(-grid.columns.count // size) * (band.end - band.begin) * stretch.addends
-        takes, words, count = takes + added + 5 * stretch.addends, words + added, count + 1
+        takes, words, count = (
+            takes + added + line.channel * stretch.addends, words + added, count + 1)
     return Fill(takes + 8 * count, words, count)
