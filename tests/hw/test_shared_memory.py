@@ -85,7 +85,8 @@ def test_ports(clusters):
             assert int(found[reader][cycle]) == wanted, (cycle, name)
         for name, wanted in (("filled", filled), ("next_filled", behind)):
             assert wanted is None or int(found[name][cycle]) == wanted, (cycle, name)
-        reads, fills, both = reads + len(read), fills + (filled is not None), both + len(chosen) // 2
+        reads, both = reads + len(read), both + len(chosen) // 2
+        fills += filled is not None
         # What was chosen in the cycle before is done.
         written = {place for place, enable, _ in made.values() if enable}
         filled, behind = (None if word == WORDS or word in written else value(known[word])

@@ -65,9 +65,9 @@ class WideEngine(FillEngine):
     def _queue(self, m: Module, done: Value) -> tuple[View, Signal]:
         """Return the words of the first record that is queued, and whether there is one."""
         into, out = (Signal(range(FILL_RECORDS), name=name) for name in ("into", "out"))
-        place, queued = Signal(range(len(FILL.words))), Signal()
-        load, ends = self.fills.load, Signal()
-        words = []
+        place = Signal(range(len(FILL.words)))
+        queued, ends = Signal(), Signal()
+        load, words = self.fills.load, []
         m.d.comb += ends.eq(place == len(FILL.words) - 1)
         for number, word in enumerate(FILL.words):
             m.submodules[f"words{number}"] = block = memory.Memory(
@@ -104,8 +104,9 @@ class WideEngine(FillEngine):
         next line, else to the next channel."""
         lines, channels = (Signal(range(self.array.bank_rows), name=f"{name}_left",
                                   reset_less=True) for name in ("lines", "channels"))
-        turn, more = at["turn"], Signal()
-        m.d.comb += [line.eq(~lines.all()), more.eq(fresh | line | ~channels.all())]
+        turn = at["turn"]
+        goes_on = Signal()
+        m.d.comb += [line.eq(~lines.all()), goes_on.eq(fresh | line | ~channels.all())]
         with m.If(at["start"] | (turn & ~fresh & ~line)):
             m.d.sync += lines.eq(record.lines)
         with m.Elif(turn & ~fresh):
@@ -116,8 +117,8 @@ class WideEngine(FillEngine):
             m.d.sync += channels.eq(channels + 1)
         begins = at["begins"] & queued
         into = {"begins": at["done"] | (at["begins"] & ~begins), "start": begins,
-                "turn": at["start"] | line_ends, "run": (turn & more) | (at["run"] & ~line_ends),
-                "drain": turn & ~more, "empty": at["drain"], "done": at["empty"]}
+                "turn": at["start"] | line_ends, "run": (turn & goes_on) | (at["run"] & ~line_ends),
+                "drain": turn & ~goes_on, "empty": at["drain"], "done": at["empty"]}
         m.d.sync += [at[name].eq(condition) for name, condition in into.items()]
         m.d.sync += fresh.eq(at["start"])
 
@@ -127,8 +128,9 @@ class WideEngine(FillEngine):
         low, turn = (ENTRY_WORDS - 1).bit_length(), at["turn"]
         bits = (self.array.lanes * self.array.bank_rows // ENTRY_WORDS - 1).bit_length()
         address = Signal(self.array.main_bits, reset_less=True)
-        first, end = Signal(low, reset_less=True), Signal(low, reset_less=True)
-        left, more = Signal(bits + 1, reset_less=True), Signal(reset_less=True)
+        first, end = (Signal(low, name=name, reset_less=True) for name in ("first", "end"))
+        left = Signal(bits + 1, reset_less=True)
+        more = Signal(reset_less=True)
         twice = Signal()
         gap = _chosen(record, "element", *kind)
         moved = Signal(low + len(address))
