@@ -55,8 +55,10 @@ ORDER = {
     """,
     "celosia_hw.fill": """
         __init__, columns, finisher
-        column_pair
+        column_pair, wide_columns
         engine
+        narrow_engine, wide_engine
+        engines
     """,
     "celosia_hw.flash": """
         __init__, lines
