@@ -72,7 +72,7 @@ def _changed(array: Array, changes: Mapping[str, Any]) -> Array:
         raise ValueError(f"lanes must be {', '.join(others)} or {last}, not {lanes!r}")
     own = min(lanes, CLUSTER_LANES)
     return replace(array, **{**changes, "lanes": own}, clusters=lanes // own,
-                   fill=2 * ENTRY_WORDS if lanes > own else array.unit,
+                   fill=2 * ENTRY_WORDS if lanes > own else array.fill,
                    drain=array.drain if lanes == array.lanes_all else 2,
                    bank_rows=min(array.bank_rows, 1 << TAP_ROW_BITS[own]))
 

@@ -30,10 +30,10 @@ HX8K = Device(
 
 # A block memory has 18 kbit: the tables are as deep as one is. Main memory takes what is left.
 _OF_25F = Array(lanes=16, main_words=12288, ring=512, controls=1024, taps=1024, tiles=1024,
-                clamp=True)
+                clamp=True, fill=8)
 _OF_12F = replace(_OF_25F, lanes=8, main_words=4096, bank_rows=1024)
-_OF_45F = replace(_OF_25F, main_words=16384, clusters=2, fill=8)
-_OF_85F = replace(_OF_25F, main_words=32768, clusters=4, fill=8)
+_OF_45F = replace(_OF_25F, main_words=16384, clusters=2)
+_OF_85F = replace(_OF_25F, main_words=32768, clusters=4)
 
 _25F = Device(
     name="lfe5u-25f", family=ECP5, synthesis="-nowidelut", placement=("--25k",),

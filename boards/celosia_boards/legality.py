@@ -55,9 +55,11 @@ def problems(device: Device, main_memory: str, array: Array) -> list[Problem]:
     elif main_memory == "spram" and array.main_words > SPRAM_ROWS:
         found.append(Problem(parameter="main_words", text=(
             f"main_words can be at most {SPRAM_ROWS} in its SPRAM, not {array.main_words}")))
-    if main_memory == "spram" and array.clusters > 1:
-        found.append(Problem(parameter="clusters", text=(
-            f"its SPRAM has one port, and {array.clusters} clusters need two")))
+    if main_memory == "spram" and array.two_ports:
+        several = array.clusters > 1
+        who = f"{array.clusters} clusters need" if several else f"fill={array.fill} needs"
+        found.append(Problem(parameter="clusters" if several else "fill", text=(
+            f"its SPRAM has one port, and {who} two")))
 
     def count(of: Array) -> int:
         return sum(memory.count * device.family.blocks(memory.depth, memory.width)

@@ -84,7 +84,7 @@ class Machine(wiring.Component):
         connect(m, flipped(self.run), *(cluster.control.run for cluster in self.clusters))
         connect(m, flipped(self.slots), *(cluster.control.host for cluster in self.clusters))
         m.d.comb += [
-            fill.data.eq(memory.data if isinstance(memory, MainMemory) else memory.filled),
+            fill.data.eq(memory.filled if self.array.two_ports else memory.data),
             self.data.eq(control.data), self.stored.eq(control.stored),
             *(getattr(self, name).eq(reduce(or_, (getattr(cluster.control, name)
                                                   for cluster in self.clusters)))
@@ -142,7 +142,7 @@ class Machine(wiring.Component):
 def _memory(array: Array, kind: str) -> MainMemory | SharedMemory:
     """Return the main memory of an array; several clusters share one in block memory."""
     if array.clusters == 1:
-        return MainMemory(array.main_words, kind)
+        return MainMemory(array.main_words, kind, two_ports=array.two_ports)
     if kind != "bram":
         raise ValueError(f"main_memory must be 'bram' of several clusters, not {kind!r}")
     return SharedMemory(array.main_words, array.clusters)

@@ -24,6 +24,7 @@ MACHINES = {
     "8, codes of 5 bits, sums of 32": (Array(
         lanes=8, main_words=4096, bank_rows=128, controls=128, taps=128, clamp=True, fill=2,
         acc_bits=32, activation_bits=5), GENERIC),
+    "16, eight elements": (Array(main_words=4096, bank_rows=256, clamp=True, fill=8), GENERIC),
     "four clusters of 8": (Array(lanes=8, main_words=4096, bank_rows=256, ring=64, clamp=True,
                                  clusters=4, fill=8), GENERIC)}
 """Arrays, and what they are built of."""

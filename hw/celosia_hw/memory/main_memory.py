@@ -8,12 +8,14 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Member, Out
 
 from celosia_hw.blocks import SPRAM_BITS, SPRAM_ROWS
+from celosia_hw.memory.halves import Port, halves
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS
 
 __all__ = ["MAIN_KINDS", "Access", "MainMemory"]
 
 MAIN_KINDS = ("bram", "spram")
-"""``bram``: inferred block memory; ``spram``: four SB_SPRAM256KA of iCE40 UltraPlus."""
+"""``bram``: inferred block memory; ``spram``: four SB_SPRAM256KA of iCE40 UltraPlus, which have one
+port."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class MainMemory(wiring.Component):
     ----------
     words : int
         Depth, `Array.main_words`; at most 16384 for ``spram``.
+    two_ports : bool
+        Fills have a port of their own, of two words; only of ``bram``, and of an even number.
     kind : str
         One of `MAIN_KINDS`. Both have the same timing. ``bram`` holds zeros at start, ``spram``
         holds nothing defined. Amaranth's own simulator ignores device blocks: simulate ``bram``.
@@ -66,6 +70,9 @@ class MainMemory(wiring.Component):
         The clients, by rank. The writer always gets its grant.
     data : Out(64)
         The word that was read, for all clients.
+    filled : Out(128)
+        With two ports, which the fill is always granted, what it read: the word that it asked for,
+        and the next one.
 
     Timing
     ------
@@ -77,21 +84,25 @@ class MainMemory(wiring.Component):
 
     LATENCY = 1
 
-    def __init__(self, words: int = 16384, kind: str = "bram") -> None:
+    def __init__(self, words: int = 16384, kind: str = "bram", *, two_ports: bool = False) -> None:
         if kind not in MAIN_KINDS:
             raise ValueError(f"kind must be one of {', '.join(MAIN_KINDS)}, not {kind!r}")
         if words < 2:
             raise ValueError(f"words must be at least 2, not {words!r}")
         if kind == "spram" and words > SPRAM_ROWS:
             raise ValueError(f"words must be at most {SPRAM_ROWS} for kind 'spram', not {words}")
-        self.words, self.kind = words, kind
+        if two_ports and (kind == "spram" or words % 2):
+            raise ValueError(f"kind must be 'bram' and words even with two ports, not {kind!r} and "
+                             f"{words}")
+        self.words, self.kind, self.two_ports = words, kind, two_ports
         super().__init__({
             **{client.name: In(Access(words, client.written)) for client in _CLIENTS},
-            "data": Out(ENTRY_BITS)})
+            "data": Out(ENTRY_BITS), **({"filled": Out(2 * ENTRY_BITS)} if two_ports else {})})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        *ranked, last = (getattr(self, client.name) for client in _CLIENTS)
+        *ranked, last = (getattr(self, client.name) for client in _CLIENTS
+                         if not (self.two_ports and client.name == "fill"))
         before: Value = Const(0)
         for client in ranked:
             m.d.comb += client.grant.eq(client.request & ~before)
@@ -105,6 +116,7 @@ class MainMemory(wiring.Component):
         # gives zeros where it is not served.
         ones = Mux(host.request, host.address, Mux(flash.request, flash.address, 0))
         reads = Mux(host.request | flash.request, 0,
+                    fetcher.address if self.two_ports else
                     Mux(fetcher.request, fetcher.address, fill.address))
         m.d.comb += [
             address.eq(Mux(writer.request, writer.address, ones | reads)),
@@ -113,7 +125,8 @@ class MainMemory(wiring.Component):
             one.eq(Mux(host.request, host.data, flash.data)),
             written.eq(Mux(writer.request, writer.data, one.replicate(ENTRY_WORDS))),
         ]
-        build = self._spram if self.kind == "spram" else self._bram
+        build = (self._halves if self.two_ports else
+                 self._spram if self.kind == "spram" else self._bram)
         build(m, address, enable, written)
         return m
 
@@ -123,6 +136,18 @@ class MainMemory(wiring.Component):
         write, read = block.write_port(granularity=CONTROL_BITS), block.read_port()
         m.d.comb += [write.addr.eq(address), write.en.eq(enable), write.data.eq(written),
                      read.addr.eq(address), self.data.eq(read.data)]
+
+    def _halves(self, m: Module, address: Signal, enable: Signal, written: Signal) -> None:
+        odd = Signal(reset_less=True)
+        m.d.sync += odd.eq(address[0])
+
+        def port(half: int, _: str) -> Port:
+            own = (address[0] == half).replicate(len(enable))
+            return Port(address[1:], enable & own, written)
+
+        (even_word, odd_word), filled = halves(m, self.words, port, self.fill.address)
+        m.d.comb += [self.fill.grant.eq(1), self.filled.eq(filled),
+                     self.data.eq(Mux(odd, odd_word, even_word))]
 
     def _spram(self, m: Module, address: Signal, enable: Signal, written: Signal) -> None:
         wide = Signal(range(SPRAM_ROWS))

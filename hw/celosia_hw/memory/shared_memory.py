@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import memory, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from celosia_hw.memory.halves import Port, halves
 from celosia_hw.memory.main_memory import Access
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS
-
-_HALVES = ("even", "odd")
-"""Blocks of words with even numbers, and with odd ones."""
 
 
 class SharedMemory(wiring.Component):
@@ -65,36 +63,29 @@ class SharedMemory(wiring.Component):
         for k, fetcher in enumerate(self.fetchers, len(asks) - len(self.fetchers)):
             asks[k] = asks[k] & ~fetcher.grant
         grants: list[Value] = [Const(0)] * len(clients)
-        asked, turned = self.fill.address, Signal(reset_less=True)
-        m.d.comb += self.fill.grant.eq(1)
-        m.d.sync += turned.eq(asked[0])
-        found, filled = [], []
-        for half, name in enumerate(_HALVES):
+        wanted: list[list[Value]] = []
+        for half in range(2):
             own = [ask & (client.address[0] == half)
                    for ask, client in zip(asks, clients, strict=True)]
             before: Value = Const(0)
             for k, ask in enumerate(own):
                 grants[k] = grants[k] | (ask & ~before)
                 before = before | ask
-            m.submodules[name] = block = memory.Memory(
-                shape=ENTRY_BITS, depth=self.words // 2, init=[], attrs={"ram_style": "block"})
-            other = block.read_port()
-            m.d.comb += other.addr.eq((asked + 1 - half)[1:])
-            found.append(self._port(m, block, own, name))
-            filled.append(other.data)
+            wanted.append(own)
+        found, filled = halves(m, self.words, lambda half, name: self._port(
+            m, wanted[half], name), self.fill.address)
+        m.d.comb += [self.fill.grant.eq(1), self.filled.eq(filled)]
         first = len(clients) - len(self.fetchers)
         m.d.comb += [client.grant.eq(grant)
                      for client, grant in zip(clients[:first], grants[:first], strict=True)]
         m.d.sync += [fetcher.grant.eq(grant)
                      for fetcher, grant in zip(self.fetchers, grants[first:], strict=True)]
-        even, odd = filled
-        m.d.comb += self.filled.eq(Mux(turned, Cat(odd, even), Cat(even, odd)))
         self._fetched(m, *found)
         return m
 
-    def _port(self, m: Module, block: memory.Memory, asks: Sequence[Value], name: str) -> Value:
-        """Make a half's accesses, one a cycle, of the first client that asks; return what was
-        read."""
+    def _port(self, m: Module, asks: Sequence[Value], name: str) -> Port:
+        """Return a half's access, one a cycle, of the first client that asked in the cycle
+        before."""
         address, enable, written = (
             Signal(range(self.words // 2), name=f"{name}_address"),
             Signal(ENTRY_WORDS, name=f"{name}_enable"), Signal(ENTRY_BITS, name=f"{name}_written"))
@@ -108,10 +99,7 @@ class SharedMemory(wiring.Component):
                 *(client.enable for client in (*writers, host, flash)), Const(0)])),
             written.eq(_first([*many, Const(1)], [*(writer.data for writer in writers), one])),
         ]
-        write, read = block.write_port(granularity=CONTROL_BITS), block.read_port()
-        m.d.comb += [write.addr.eq(address), write.en.eq(enable), write.data.eq(written),
-                     read.addr.eq(address)]
-        return read.data
+        return Port(address, enable, written)
 
     def _fetched(self, m: Module, even: Value, odd: Value) -> None:
         """Give each fetcher the word of the half that it was served of."""

@@ -67,7 +67,8 @@ class Array:
     weight_bits : width of weight mantissas, 4 to 9, of which a stream holds 8 at most.
     activation_bits : L of codes, 4 to 9.
     residual    : there is a residual operand.   clamp : outputs can be clamped.
-    fill        : elements that are filled into the banks a cycle, 2, 4 or, of several clusters, 8.
+    fill        : elements that are filled into the banks a cycle, 2 or 4; 8 of main memories with
+                  `two_ports`, which several clusters need.
     flash       : cycles in which an element comes from the board's flash, one of `FLASH`; 0: none
                   is read.
     drain       : lanes whose sums leave a cycle, 1 (of 16) or 2.
@@ -116,8 +117,10 @@ class Array:
             raise ValueError("drain must be 2 of 8 lanes, and of 32 bits with residual operands")
         if self.clusters not in (1, 2, 4, 8):
             raise ValueError(f"clusters must be 1, 2, 4 or 8, not {self.clusters!r}")
-        if self.clusters == 1 and self.fill > ENTRY_WORDS:
-            raise ValueError("fill must be 2 or 4 of one cluster")
+        if self.clusters > 1 and not self.two_ports:
+            raise ValueError("fill must be 8 of several clusters")
+        if self.two_ports and self.main_words % 2:
+            raise ValueError(f"main_words must be even where fill is 8, not {self.main_words}")
         if self.clusters > 1 and self.drain == 1:
             raise ValueError("drain must be 2 of several clusters")
         _check_widths(self)
@@ -126,6 +129,11 @@ class Array:
     def lanes_all(self) -> int:
         """Lanes of all clusters."""
         return self.lanes * self.clusters
+
+    @property
+    def two_ports(self) -> bool:
+        """Whether main memory has a port for fills alone, and reads two words a cycle there."""
+        return self.fill > ENTRY_WORDS
 
     @property
     def unit(self) -> int:

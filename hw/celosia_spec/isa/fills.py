@@ -209,7 +209,7 @@ def first_element(record: Mapping[str, int]) -> int:
 def twice(record: Mapping[str, int], array: Array) -> bool:
     """Return whether two words are filled a cycle, but for a first one that begins inside of a
     word: neighbours that go to a place, in groups of eight positions at least."""
-    return (array.fill > ENTRY_WORDS and not (record["pair"] or record["apart"])
+    return (array.two_ports and not (record["pair"] or record["apart"])
             and array.positions(record["log2_groups"]) >= array.fill)
 
 
@@ -219,7 +219,7 @@ def cycles(record: Mapping[str, int], array: Array) -> int:
     lines = _accesses(record, array)
     if record["zero"]:
         lines = -(-run(record, array) // (array.unit << twice(record, array))) + 0 * lines
-    if array.fill > ENTRY_WORDS:
+    if array.two_ports:
         return int(lines.sum()) + lines.size + _AROUND - 1
     lines = 3 + lines if record["apart"] else np.maximum(lines, 3)
     return int(lines.sum()) + 4 * lines.size - record["channels"] - 1 + _AROUND

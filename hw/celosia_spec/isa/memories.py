@@ -120,7 +120,7 @@ may still come when the sequencer is told that there is no room."""
 
 def main_blocks(array: Array) -> Blocks:
     """Return what main memory is built of, where it stands in block memory."""
-    if array.clusters > 1:      # words with even and with odd numbers
+    if array.two_ports:     # words with even and with odd numbers
         return Blocks("main memory", 2, array.main_words // 2, ENTRY_BITS)
     return Blocks("main memory", 1, array.main_words, ENTRY_BITS)
 

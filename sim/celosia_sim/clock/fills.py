@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from celosia_sim.clock.events import NEVER, Command
-from celosia_spec.isa.array import ENTRY_WORDS, Array
+from celosia_spec.isa.array import Array
 
 _DONE = 3
 """Cycles from the last line's end until a record is done."""
@@ -41,7 +41,7 @@ class FillEngine:
     """
 
     def __init__(self, array: Array) -> None:
-        self._moves = _WIDE if array.fill > ENTRY_WORDS else _NARROW
+        self._moves = _WIDE if array.two_ports else _NARROW
         self.queued = 0
         self._records: deque[Command] = deque()
         self._lines: list[int] = []         # accesses of the lines to come, backwards

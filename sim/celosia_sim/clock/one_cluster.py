@@ -1,13 +1,20 @@
 """A run of a machine of one cluster."""
 
 from collections import Counter
+from collections.abc import Sequence
 
-from celosia_sim.clock.cluster import Shared
+from celosia_sim.clock.cluster import Cluster, Shared
 from celosia_sim.clock.machine_clock import MachineClock
+from celosia_spec.isa.array import Array
 
 
 class OneCluster(MachineClock):
-    """The cluster, the fill engine and the flash reader have one port, in the order of requests."""
+    """The cluster, the flash reader and the fill engine have one port, in the order of requests;
+    or fills have one of their own."""
+
+    def __init__(self, array: Array, clusters: Sequence[Cluster]) -> None:
+        super().__init__(array, clusters)
+        self._apart = array.two_ports
 
     @property
     def busy(self) -> bool:
@@ -30,6 +37,11 @@ class OneCluster(MachineClock):
         self._pass_over(now, even, seen)
         return even
 
+    @property
+    def _starved(self) -> bool:
+        """Whether fills do not get the port while all goes on as it does."""
+        return self.clusters[0].fetcher.request and not self._apart
+
     def _cycle(self, now: int, seen: Shared) -> None:
         """Let a cycle pass."""
         (first,), fill, flash = self.clusters, self.fill, self.flash
@@ -37,7 +49,7 @@ class OneCluster(MachineClock):
         port = first.writes(now)
         read = flash.wants(now) and not port
         fetching = first.fetcher.request and not (port or read)
-        filled = fill.wants(now) and (fill.zero or not (port or read or fetching))
+        filled = fill.wants(now) and (fill.zero or self._apart or not (port or read or fetching))
         first.spend(now, seen)
         if first.executor.closed:
             self.close(now)
@@ -55,7 +67,7 @@ class OneCluster(MachineClock):
         until = min(until, first.even(now))
         if until <= now:
             return now
-        until = min(until, self.fill.next(now, starved=first.fetcher.request))
+        until = min(until, self.fill.next(now, starved=self._starved))
         if self.flash.reads:
             until = min(until, self.flash.clash(first.output.writes, until))
         return max(now, until)
@@ -69,7 +81,8 @@ class OneCluster(MachineClock):
             port = first.output.port(now)
             read = flash.wants(now) and not port
             free = not (port or read)
-            filled = fill.wants(now) and (fill.zero or (free and not fetcher.request))
+            filled = fill.wants(now) and (fill.zero or self._apart or (
+                free and not fetcher.request))
             until = min(until, first.bring(now, seen, granted=fetcher.request and free))
             fill.step(now, filled, None)
             flash.step(now, read, None)
@@ -84,6 +97,7 @@ class OneCluster(MachineClock):
         first.wait(seen, until - start)
         taken = first.pass_over(until)
         taken += self.flash.pass_over(until, taken)
-        self.fill.pass_over(start, until, sorted(taken), starved=first.fetcher.request)
+        self.fill.pass_over(start, until, () if self._apart else sorted(taken),
+                            starved=self._starved)
         if first.fetcher.request:
             first.fetcher.pass_over(start, until, taken, first.sequencer.entries)

@@ -60,7 +60,7 @@ class Work:
     page_steps : int64 (batches, pages), of a pass.   dense : bool (batches,).
     entries : int64 (batches,).   passes : int64 (batches,), cycles for a tile.
     least : cycles that a pass takes at least.   beside : accesses of main memory that a batch takes
-    beside its entries.   clusters : of the array.
+    beside its entries.   clusters : of the array.   two_ports : likewise.
     """
 
     groups: int
@@ -74,6 +74,7 @@ class Work:
     least: int
     beside: int
     clusters: int
+    two_ports: bool
 
     def some(self, begin: int, end: int) -> "Work":
         """Return the batches from one until another."""
@@ -230,7 +231,8 @@ def counted(way: Way, course: Course, sets: int, splits: int) -> int:
         alone = work.fetched if clusters == 1 else -(-2 * work.fetched // sets)
         works.append((work.loads[sets], alone, work.fetched * splits, len(work.rows),
                       FETCH * -(-len(work.dense) // sets)))
-    return _cycles(course, tuple(works), splits, shared=clusters == 1)
+    return _cycles(course, tuple(works), splits, clusters=clusters,
+                   shared=not way.works[0].two_ports)
 
 
 def entries(way: Way, course: Course) -> int:
@@ -244,18 +246,19 @@ def entries(way: Way, course: Course) -> int:
 
 @lru_cache(maxsize=1 << 14)     # layers of a shape have the same ones
 def _cycles(course: Course, works: tuple[tuple[int, int, int, int, int], ...], splits: int, *,
-            shared: bool) -> int:
+            clusters: int, shared: bool) -> int:
     """Return what `counted` does.
 
     works : of each part the load of its batches, cycles in which one fetcher has its entries,
     accesses of all for them, rows, and cycles in which nothing is fetched behind heads.
-    shared : fills have no port of their own; else others have two accesses in a cycle.
+    clusters : of the array; several have two accesses in a cycle.   shared : fills have no port of
+    their own.
     """
     found = LAYER + course.tables + course.first.alone
     for turn, count in course.turns:
         load, alone, fetched, rows, fetch = works[turn.part]
         others = fetched + rows * turn.words
-        if not shared:
+        if clusters > 1:
             others = max(alone, -(-others // 2))
         passes = max(load * -(-turn.tiles // splits), others + fetch)
         if turn.after is None:

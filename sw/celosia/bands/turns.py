@@ -36,9 +36,9 @@ def turns(waiting: list[dict[str, int]], passes: list[int], array: Array) -> dic
                 (count + 1) * RECORD <= own
                 and (len(done) < QUEUED or done[-QUEUED] <= now))):
             record = waiting[len(done)]
-            # Half of the port is somebody else's, about.
+            # Half of a port that others have, too, is theirs, about.
             done.append(max([now, *done[-1:]]) + cycles(record, array)
-                        + accesses(record, array))
+                        + accesses(record, array) * (not array.two_ports))
             count += 1
         if count:
             found[batch] = count

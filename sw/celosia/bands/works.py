@@ -72,7 +72,8 @@ def _work(graph: QGraph, node: QNode, array: Array, log2: int, layout: Lines | S
         added = np.where(rows < 0, 0, layout.operand_index()[np.maximum(rows - first, 0)])
         taken, passes = taken + 1, passes + least
     return Work(groups=groups, rows=rows, added=added, page_steps=steps, dense=dense, index=index,
-                entries=taken, passes=passes, clusters=array.clusters, least=least,
+                entries=taken, passes=passes, clusters=array.clusters,
+                two_ports=array.two_ports, least=least,
                 beside=filled + head_words(array, signed_in=signed) * groups + 1)
 
 
