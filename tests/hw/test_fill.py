@@ -139,7 +139,7 @@ def wanted_of(array, record, number, main):
 
 ARRAYS = {"16": Array(main_words=2048), "8": Array(lanes=8, main_words=2048, bank_rows=256),
           "two": Array(main_words=2048, fill=2, bank_rows=512),
-          "eight": Array(main_words=2048, bank_rows=256, fill=8, clusters=2),
+          "eight": Array(main_words=2048, bank_rows=256, fill=8),
           "eight, of 8": Array(lanes=8, main_words=2048, bank_rows=256, fill=8, clusters=2),
           "deep": Array(main_words=2048, activation_bits=9, bank_rows=512)}
 

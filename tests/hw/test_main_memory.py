@@ -3,6 +3,9 @@
 
 import numpy as np
 import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out, connect, flipped
 from harness import cells
 
 from blocks.players import verilog_of
@@ -71,11 +74,61 @@ def test_port(kind, words):
     assert reads > 8000
 
 
+class Halves(wiring.Component):
+    """Main memory with two ports, and what fills read in two words."""
+
+    def __init__(self, words):
+        self.memory = MainMemory(words, two_ports=True)
+        self.others = {name: member for name, member in self.memory.signature.members.items()
+                       if name != "filled"}
+        super().__init__({**self.others, "filled": Out(64), "next_filled": Out(64)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = self.memory
+        for name, member in self.others.items():
+            if member.is_port:
+                m.d.comb += getattr(self, name).eq(getattr(memory, name))
+            else:
+                connect(m, flipped(getattr(self, name)), getattr(memory, name))
+        m.d.comb += [self.filled.eq(memory.filled[:64]), self.next_filled.eq(memory.filled[64:])]
+        return m
+
+
+def test_two_ports():
+    """Fills read two words a cycle, whatever others do."""
+    words = 64
+    inputs, _ = stimulus(np.random.default_rng(4), words, 6000)
+    others = CLIENTS[:-1]
+    with Block(verilog_of(Halves(words))) as block:
+        found = block.stream(inputs, [*(f"{client}__grant" for client in CLIENTS), "data",
+                                      "filled", "next_filled"])
+    assert found["fill__grant"].all()
+    known = {address: [0] * ENTRY_WORDS for address in range(words)}
+    reads = fills = 0
+    ranked = served(inputs | {"fill__request": np.zeros(6000, np.uint64)}, known)
+    for cycle in range(5999):
+        client, word = next(ranked)
+        begin = int(inputs["fill__address"][cycle])
+        two = [list(known[at]) if at < words else None for at in (begin, begin + 1)]
+        assert [name for name in others if found[f"{name}__grant"][cycle]] == [
+            client or others[-1]], cycle
+        written = int(inputs[f"{client}__address"][cycle]) if client and word is None else None
+        for at, name, wanted in ((begin, "filled", two[0]), (begin + 1, "next_filled", two[1]),
+                                 (None, "data", word)):
+            if wanted is not None and (at is None or at != written):
+                assert int(found[name][cycle + 1]) == sum(
+                    element << 16 * k for k, element in enumerate(wanted)), (cycle, name)
+                reads, fills = reads + (at is None), fills + (at is not None)
+    assert reads > 1500 and fills > 8000
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     ((64, "flash"), "kind must be one of bram, spram, not 'flash'"),
     ((1,), "words must be at least 2, not 1"),
-    ((32768, "spram"), "words must be at most 16384 for kind 'spram', not 32768")])
+    ((32768, "spram"), "words must be at most 16384 for kind 'spram', not 32768"),
+    ((64, "spram", True), "kind must be 'bram' and words even with two ports, not 'spram' and 64")])
 def test_refusals(arguments, message):
     with pytest.raises(ValueError) as caught:
-        MainMemory(*arguments)
+        MainMemory(*arguments[:2], two_ports=len(arguments) > 2)
     assert str(caught.value) == message
