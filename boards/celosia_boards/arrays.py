@@ -50,7 +50,7 @@ def array_for(of: Target | str, lanes: int | None = None, acc_bits: int | None =
     of = of if isinstance(of, Target) else target(of)
     asked = {"lanes": lanes, "acc_bits": acc_bits, "weight_bits": weight_bits,
              "activation_bits": activation_bits}
-    return require(of, _changed(of.array, {name: value for name, value in asked.items()
+    return require(of, _changed(of, of.array, {name: value for name, value in asked.items()
                                            if value is not None}))
 
 
@@ -60,11 +60,11 @@ def widest_accumulators(of: Target, array: Array) -> int:
     return max(held, default=ACCUMULATORS[0])
 
 
-def _changed(array: Array, changes: Mapping[str, Any]) -> Array:
-    """Return the array with other parameters; ValueError where there is none with them.
+def _changed(of: Target, array: Array, changes: Mapping[str, Any]) -> Array:
+    """Return an array of a target with other parameters; ValueError where there is none with them.
 
     Only 16 lanes can leave one a cycle, more lanes have flatter banks, and clusters are filled by
-    two words a cycle.
+    two words a cycle, one as the target's own.
     """
     lanes = changes.get("lanes", array.lanes_all)
     if lanes not in LANES:
@@ -72,7 +72,7 @@ def _changed(array: Array, changes: Mapping[str, Any]) -> Array:
         raise ValueError(f"lanes must be {', '.join(others)} or {last}, not {lanes!r}")
     own = min(lanes, CLUSTER_LANES)
     return replace(array, **{**changes, "lanes": own}, clusters=lanes // own,
-                   fill=2 * ENTRY_WORDS if lanes > own else array.fill,
+                   fill=2 * ENTRY_WORDS if lanes > own else of.array.fill,
                    drain=array.drain if lanes == array.lanes_all else 2,
                    bank_rows=min(array.bank_rows, 1 << TAP_ROW_BITS[own]))
 
@@ -80,7 +80,7 @@ def _changed(array: Array, changes: Mapping[str, Any]) -> Array:
 def _holds(of: Target, array: Array, changes: Mapping[str, Any]) -> bool:
     """Whether the target can hold the array with other parameters."""
     with suppress(ValueError):
-        return not of.check(_changed(array, changes))
+        return not of.check(_changed(of, array, changes))
     return False
 
 

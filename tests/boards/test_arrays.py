@@ -123,10 +123,9 @@ def test_array_for():
     assert array_for("ecp5-25f", lanes=8, activation_bits=4) == replace(
         target("ecp5-25f").array, lanes=8, activation_bits=4)
     assert array_for("ecp5-85f", lanes=32) == replace(target("ecp5-85f").array, clusters=2)
-    assert array_for("ecp5-85f", lanes=16) == replace(
-        target("ecp5-85f").array, clusters=1, fill=4)
-    assert array_for("ecp5-25f", lanes=16).fill == 4
-    assert {target(name).array.fill for name in NAMES if target(name).array.clusters > 1} == {8}
+    assert array_for("ecp5-85f", lanes=16) == replace(target("ecp5-85f").array, clusters=1)
+    assert {name for name in NAMES if target(name).array.two_ports} == {
+        name for name in NAMES if target(name).family.name == "ecp5"}
     assert {target(name).array.lanes_all for name in NAMES} == {8, 16, 32, 64}
     own = target("ulx3s-12f").array
     wider = array_for(replace(target("ecp5-85f"), device=target("ulx3s-12f").device), lanes=8)
@@ -237,7 +236,7 @@ def test_one_parameter_too_large_is_refused_by_its_name(name, parameter):
 
 def test_clusters_in_spram_are_refused():
     entry = target("icebreaker")
-    problem = entry.check(replace(entry.array, lanes=8, drain=2, clusters=2))[0]
+    problem = entry.check(replace(entry.array, lanes=8, drain=2, fill=8, clusters=2))[0]
     assert (problem.parameter, str(problem)) == (
         "clusters", "its SPRAM has one port, and 2 clusters need two")
 

@@ -17,7 +17,7 @@ from celosia_spec.isa.array import Array
 from celosia_spec.isa.passes import head_reads, pass_cycles, row_cycles
 from celosia_spec.isa.timing import READ
 
-ARRAY = Array(main_words=64, clusters=2)
+ARRAY = Array(main_words=64, fill=8, clusters=2)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
@@ -55,7 +55,7 @@ def test_writes_keep_their_order(share):
 def test_there_is_room_for_what_comes_when_none_is_left(lanes):
     """Passes end until the sequencer sees that there is no room, and what they write comes later:
     it fits in, though the port takes nothing, for layers of all kinds wherever rows begin."""
-    array = Array(lanes=lanes, clamp=True, clusters=2)
+    array = Array(lanes=lanes, clamp=True, fill=8, clusters=2)
     drains, most = Drains(array), 0
     for log2, signed, wide, residual, slot in product(
             range(array.groups_max.bit_length()), (False, True), (False, True), (False, True),

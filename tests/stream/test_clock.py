@@ -20,6 +20,7 @@ from stream.test_parts import connected
 ARRAYS = {name: array for name, (array, _) in rtl.MACHINES.items()} | {
     "flash": replace(FLASH, flash=16), "flash, parts": SMALL,
     "flash, two clusters": replace(SMALL, clusters=2, fill=8),
+    "flash, two ports": replace(SMALL, fill=8),
     "flash, 16 lanes": Array(main_words=512, bank_rows=64, ring=64, controls=64, drain=1, fill=2,
                              flash=4, clamp=True)}
 

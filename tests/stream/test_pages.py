@@ -37,7 +37,7 @@ ARRAYS = {
     "16 lanes, few taps": Array(main_words=8192, bank_rows=128, taps=64, clamp=True),
     "8 lanes": Array(lanes=8, main_words=8192, bank_rows=128, ring=64, clamp=True),
     "two clusters of 8": Array(lanes=8, main_words=8192, bank_rows=128, ring=64, clamp=True,
-                               clusters=2)}
+                               fill=8, clusters=2)}
 
 UP5K = Array(drain=1, fill=2, clamp=True, flash=8)
 
@@ -169,7 +169,7 @@ FLASH = Array(lanes=8, main_words=1024, bank_rows=64, ring=64, taps=64, tiles=64
 @pytest.mark.parametrize("clusters", [1, 2, 4])
 def test_entries_that_come_from_flash_in_parts(clusters):
     graph, x = full((1100, 1, 1), 30, 0.3)
-    array = replace(FLASH, clusters=clusters)
+    array = replace(FLASH, clusters=clusters, fill=FLASH.fill if clusters == 1 else 8)
     found = [program for program in test_parts.programs(graph, array) if program.flash.parts]
     assert any(len(parted.made) > 2 for program in found for parted in program.flash.parts.values())
     assert all(program.layers[0].layout.pages > 2 for program in found)

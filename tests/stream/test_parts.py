@@ -120,11 +120,12 @@ def test_random_networks():
     @given(st.data())
     def each(data):
         graph = data.draw(graphs())
-        array = Array(lanes=data.draw(st.sampled_from((8, 16))), clamp=True,
+        clusters, fill = data.draw(st.sampled_from(((1, 4), (1, 8), (2, 8), (4, 8))))
+        array = Array(lanes=data.draw(st.sampled_from((8, 16))), clamp=True, fill=fill,
                       bank_rows=data.draw(st.sampled_from((64, 128, 512))),
                       ring=data.draw(st.sampled_from((64, 256))),
                       flash=data.draw(st.sampled_from((4, 16))),
-                      clusters=data.draw(st.sampled_from((1, 1, 2, 4))),
+                      clusters=clusters,
                       activation_bits=graph.activation_bits)
         tensor = graph.tensors[graph.input]
         rng = np.random.default_rng(data.draw(st.integers(0, 1 << 32)))

@@ -105,7 +105,7 @@ def test_faults_are_found(machine, fault):
         windows(machine, drawn)
 
 
-@on("16", "16, one lane, two elements", "four clusters of 8")
+@on("16, eight elements", "16, one lane, two elements", "four clusters of 8")
 def test_maps_that_are_read_together(machine, many):
     array, block = machine
 

@@ -22,7 +22,7 @@ ARRAYS = {
     "16": Array(clamp=True), "8": Array(lanes=8, bank_rows=256, ring=64, clamp=True),
     "few bank rows": Array(bank_rows=64, ring=64, clamp=True),
     "four of 16": Array(clamp=True, clusters=4, fill=8),
-    "two of 8": Array(lanes=8, bank_rows=64, ring=64, clamp=True, clusters=2)}
+    "two of 8": Array(lanes=8, bank_rows=64, ring=64, clamp=True, fill=8, clusters=2)}
 
 
 @pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)

@@ -101,13 +101,12 @@ class MainMemory(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        *ranked, last = (getattr(self, client.name) for client in _CLIENTS
-                         if not (self.two_ports and client.name == "fill"))
+        *ranked, last = (getattr(self, client.name) for client in _CLIENTS)
         before: Value = Const(0)
         for client in ranked:
             m.d.comb += client.grant.eq(client.request & ~before)
             before = before | client.request
-        m.d.comb += last.grant.eq(~before)
+        m.d.comb += last.grant.eq(1 if self.two_ports else ~before)
         address, enable, written = (Signal(range(self.words)), Signal(ENTRY_WORDS),
                                     Signal(ENTRY_BITS))
         fetcher, fill = self.fetcher, self.fill
@@ -146,7 +145,7 @@ class MainMemory(wiring.Component):
             return Port(address[1:], enable & own, written)
 
         (even_word, odd_word), filled = halves(m, self.words, port, self.fill.address)
-        m.d.comb += [self.fill.grant.eq(1), self.filled.eq(filled),
+        m.d.comb += [self.filled.eq(filled),
                      self.data.eq(Mux(odd, odd_word, even_word))]
 
     def _spram(self, m: Module, address: Signal, enable: Signal, written: Signal) -> None:
