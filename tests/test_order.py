@@ -73,7 +73,8 @@ ORDER = {
         reading
     """,
     "celosia_hw.memory": """
-        __init__, main_memory
+        __init__, halves
+        main_memory
         shared_memory
     """,
     "celosia_hw.output": """
