@@ -28,6 +28,12 @@ from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN, OUTPUT_BITS
 from celosia_spec.isa.passes import code_weight
 from celosia_spec.isa.words import BLOCK, DENSE, TILE_WORDS, WEIGHT, tap_word, tile_words
 
+_QUIET = (Op.LAYER, Op.TAPS, Op.TILES, Op.JOIN, Op.CLOSE, Op.HALT)
+"""Commands that wait until everything is written; others of `_WAITS` until all steps are issued,
+and `Op.BAND` until all fills are done as well."""
+
+_WAITS = (*_QUIET, Op.BAND, Op.WAIT)
+
 _BETWEEN = (Op.BAND, Op.FILL, Op.WAIT, Op.NOTHING)
 """Commands that may stand between the parts of a batch."""
 
@@ -96,6 +102,8 @@ def _cluster(state: State, reader: Reader, *,
         fields = record.unpack(words[:len(record.words)]) if record else {}
         if op in _TOGETHER:
             yield op, fields
+        if op in _WAITS:
+            state.meanwhile.waits(fills=op == Op.BAND, writes=op in _QUIET)
         if op == Op.LAYER:
             layer = fields
         elif op == Op.BAND:
@@ -127,6 +135,8 @@ def _fill(state: State, record: dict[str, int], exponent: int) -> None:
             signed=bool(record["signed"]))
         state.saturated |= bool(clipped.any())
     for first in range(0, array.lanes, array.positions(record["log2_groups"])):
+        state.meanwhile.fill(first + made.bank, made.row,
+                             None if record["zero"] else made.element)
         state.banks[first + made.bank, made.row] = code(
             mantissas, array.activation_bits, signed=bool(record["signed"]))
 
@@ -237,8 +247,11 @@ def _sums(state: State, steps: np.ndarray, group: int, tile: dict[str, int],
     at = tap["rotation"][:, None] + lanes
     rows = ((tile["row"] + tap["piece"] * PIECE + columns % BLOCK)[:, None]
             + at // size * layer["rows"])
-    codes = state.banks[group * size + at % size, rows % array.bank_rows]
+    banks, rows = np.broadcast_arrays(group * size + at % size, rows % array.bank_rows)
+    codes = state.banks[banks, rows]
     hidden = _hidden(tile, group * size, size)[tap["mask"]]
+    counts = ~hidden & (mantissas != 0)[:, None] & (tile["written"] >> group * size + lanes & 1 > 0)
+    state.meanwhile.sums(banks[counts], rows[counts])
     nothing = 1 << array.activation_bits - 1 if layer["signed_in"] else 0
     found: np.ndarray = (mantissas[:, None] * np.where(hidden, nothing, codes)).sum(axis=0)
     return found
@@ -273,6 +286,7 @@ def _store(state: State, head: dict[str, int], sums: np.ndarray, codes: np.ndarr
     bias = scale_rne(np.array([head["bias"]]), head["sb"] + head["sw"] - unit, OUTPUT_BITS)
     at = (head["word"] * ENTRY_WORDS + head["element"]
           + position + (np.arange(len(lanes)) << layer["wide"]))
+    state.meanwhile.store(at)
     values = [phase[lanes] + bias for phase in sums]
     if layer["residual"]:
         signed = layer["residual_signed"]
@@ -285,6 +299,7 @@ def _store(state: State, head: dict[str, int], sums: np.ndarray, codes: np.ndarr
     if layer["relu"]:
         result = np.maximum(result, 0)
     if layer["wide"]:
+        state.meanwhile.store(at + 1)
         state.main[at], state.main[at + 1] = halves(result)
         return
     elements = to_odd(result, unit, signed=bool(layer["signed_out"]))

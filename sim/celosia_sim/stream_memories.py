@@ -14,6 +14,50 @@ from celosia_spec.isa.image import UNIT_WORDS, Section, places
 from celosia_spec.isa.numbers import EXPONENT_MIN, EXPONENT_SLOTS
 
 
+class Meanwhile:
+    """What may happen at once, as it stands between two commands that wait: fills go on beside
+    batches, and writes behind them. What one of them reads, no other may write.
+
+    Of banks and main memory whether a cell was read, or written, by batches and by fills.
+    """
+
+    def __init__(self, array: Array, main: np.ndarray) -> None:
+        banks = array.lanes, array.bank_rows
+        self.read, self.filled = np.zeros(banks, bool), np.zeros(banks, bool)
+        self.fetched, self.written = np.zeros(len(main), bool), np.zeros(len(main), bool)
+
+    def fill(self, bank: np.ndarray, row: np.ndarray, element: np.ndarray | None) -> None:
+        """A fill writes these cells of banks, and reads these elements of main memory."""
+        if self.read[bank, row].any():
+            raise SimulationError("a fill takes the place of what batches beside it read; compile "
+                                  "again")
+        self.filled[bank, row] = True
+        if element is not None:
+            if self.written[element].any():
+                raise SimulationError("a fill reads what batches before it write; compile again")
+            self.fetched[element] = True
+
+    def sums(self, bank: np.ndarray, row: np.ndarray) -> None:
+        """A batch reads these cells of banks."""
+        if self.filled[bank, row].any():
+            raise SimulationError("a batch reads what a fill beside it writes; compile again")
+        self.read[bank, row] = True
+
+    def store(self, element: np.ndarray) -> None:
+        """A batch writes these elements of main memory."""
+        if self.fetched[element].any():
+            raise SimulationError("a batch writes what a fill beside it reads; compile again")
+        self.written[element] = True
+
+    def waits(self, *, fills: bool, writes: bool) -> None:
+        """All steps so far are issued; all fills and all writes are done, too."""
+        self.read[:] = False
+        if fills:
+            self.filled[:] = self.fetched[:] = False
+        if writes:
+            self.written[:] = False
+
+
 @dataclass
 class State:
     """All memories of an array.
@@ -21,7 +65,7 @@ class State:
     main  : int64 elements of main memory.   banks : int64 codes (lanes, bank rows).
     taps, tiles : words.   exponents : of every slot.   largest : of what was written since one was
                   set.
-    saturated : a mantissa was clipped.
+    saturated : a mantissa was clipped.   meanwhile : what is read and written beside it.
 
     Tables, and what was largest, are one cluster's; all of them have the same codes in their banks.
     """
@@ -34,6 +78,7 @@ class State:
     exponents: np.ndarray = field(init=False)
     largest: int = EXPONENT_MIN
     saturated: bool = False
+    meanwhile: Meanwhile = field(init=False)
 
     def __post_init__(self) -> None:
         noise = np.random.default_rng(1)        # what memories hold before must not matter
@@ -42,6 +87,7 @@ class State:
         self.taps = noise.integers(0, 1 << CONTROL_BITS, array.taps)
         self.tiles = noise.integers(0, 1 << CONTROL_BITS, array.tiles)
         self.exponents = np.full(EXPONENT_SLOTS, EXPONENT_MIN)
+        self.meanwhile = Meanwhile(array, self.main)
 
     def beside(self) -> "State":
         """Return those of another cluster."""

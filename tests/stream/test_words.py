@@ -8,12 +8,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from celosia.bands import layer_stream
+from celosia.bands.entries import command
 from celosia.bands.program import stream_program
 from celosia.graph import Conv, Graph
 from celosia.quantise import quantise
+from celosia_sim import stream_memories
 from celosia_spec.epilogue import Clamp, Epilogue, Pool, Relu
-from celosia_spec.errors import CompileError, FitError
+from celosia_spec.errors import CompileError, FitError, SimulationError
 from celosia_spec.isa.array import Array
+from celosia_spec.isa.controls import Op
 from concats import joined
 from stream.compared import compare
 from stream.networks import graphs
@@ -50,6 +54,45 @@ def test_random_networks(array, data):
 def test_maps_that_are_read_together(case):
     graph, x = case
     compare(graph, Array(acc_bits=graph.acc_bits, clamp=True), x[0])
+
+
+def test_fills_that_do_not_wait_are_found(monkeypatch):
+    """In the order of the stream, too, in which nothing comes out wrong."""
+    rng = np.random.default_rng(2)
+    conv = Conv(name="a", input="x", weight=rng.normal(size=(3, 16, 3, 3)), bias=None,
+                padding=(1, 1, 1, 1))
+    graph = quantise(Graph(nodes=(conv,), input="x", output="a", input_map=(16, 12, 12),
+                           input_shape=(16, 12, 12), output_shape=(3, 12, 12)))
+    array, x = ARRAYS["few bank rows"], rng.random((16, 12, 12)).astype(np.float32)
+    compare(graph, array, x)
+    monkeypatch.setattr(layer_stream, "command", lambda op, **fields: command(
+        Op.NOTHING if op == Op.WAIT else op, **fields))
+    with pytest.raises(SimulationError) as caught:
+        compare(graph, array, x)
+    assert str(caught.value) == ("a fill takes the place of what batches beside it read; compile "
+                                 "again")
+
+
+def test_nothing_overtakes_what_it_depends_on():
+    """What a batch and a fill beside it may not do, until a command has waited for one of them."""
+    here, there = (np.array([2]), np.array([3])), (np.array([5]), np.array([3]))
+    for first, other, wrong, waits in (
+            (("sums", *here), ("fill", *here, None), "takes the place", {}),
+            (("fill", *here, None), ("sums", *here), "a fill beside it writes", {"fills": True}),
+            (("store", here[0]), ("fill", *there, here[0]), "before it write", {"writes": True}),
+            (("fill", *there, here[0]), ("store", here[0]), "a fill beside it reads",
+             {"fills": True})):
+        def made(*calls):
+            meanwhile = stream_memories.Meanwhile(Array(), np.zeros(64, np.int64))
+            for name, *of in calls:
+                getattr(meanwhile, name)(*of)
+            return meanwhile
+        with pytest.raises(SimulationError, match=wrong):
+            made(first, other)
+        meanwhile = made(first)
+        meanwhile.waits(**{"fills": False, "writes": False} | waits)
+        name, *of = other
+        getattr(meanwhile, name)(*of)
 
 
 @pytest.mark.parametrize(("size", "kernel", "groups"), [
