@@ -98,7 +98,7 @@ def test_the_command_shows_and_writes_them(program, x, tmp_path, monkeypatch) ->
 
     shown = invoke("--tensors", "-o", str(tmp_path / "all.npz")).stdout
     assert "stored tensors, over all inputs" in shown and "3 x 3 x 2" in shown
-    assert max(map(len, shown.splitlines())) <= 80
+    assert max(len(line) for line in shown.splitlines() if str(tmp_path) not in line) <= 80
     wanted = celosia.run(program, x, tensors=True)
     with np.load(tmp_path / "all.npz") as written:
         assert set(written.files) == set(wanted.arrays) > {

@@ -18,6 +18,7 @@ from celosia_spec.isa.memories import FILL_RECORDS
 STEPS = ("begins", "start", "turn", "run", "drain", "empty", "done")
 """Cycles of a record: one, or for ``begins`` until there is one, for ``run`` those of a line."""
 
+
 class WideEngine(FillEngine):
     """A `FillEngine` of an array that fills eight elements a cycle. It reads all words of a record
     at once, out of look-up tables.
