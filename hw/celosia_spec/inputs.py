@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["as_array", "as_tensor", "real_array", "wrong_shape"]
 
+_MAP = 3            # axes of a map
+_COLOURS = 4        # most channels of a picture
 _WANTED = "give real numbers, float32 (N, ...)"
 
 
@@ -72,20 +74,45 @@ def wrong_shape(got: Sequence[int], wanted: Sequence[int], x: str = "x",
     called in the way out.   taker : in words, who wants the shape.
     """
     got, wanted = tuple(got), tuple(wanted)
-    axes = len(wanted)
-    last = (*wanted[1:], wanted[0])         # channels last
-    if axes > 1 and got[1:] == last:
-        way = f"; channels last? {x}.transpose({', '.join(map(str, (0, axes, *range(1, axes))))})"
-    elif axes > 1 and got == last:
-        way = (f"; channels last, and no batch? {x}.transpose("
-               f"{', '.join(map(str, (axes - 1, *range(axes - 1))))})[None]")
-    elif got == wanted:
+    if got == wanted:
         way = f"; add the batch: {x}[None]"
-    elif math.prod(wanted) in (math.prod(got), math.prod(got[1:])) and got:
+    elif found := _order(got[1:], wanted):
+        kind, axes = found
+        way = f"; {kind}? {x}.transpose({', '.join(map(str, (0, *(axis + 1 for axis in axes))))})"
+    elif found := _order(got, wanted):
+        kind, axes = found
+        way = f"; {kind}, and no batch? {x}.transpose({', '.join(map(str, axes))})[None]"
+    elif _same_order(got, wanted):
         way = f"; reshape it: {x}.reshape(-1, {', '.join(map(str, wanted))})"
     else:
         way = ""
     return f"shape {got}, {taker} (N, {', '.join(map(str, wanted))}){way}"
+
+
+def _order(got: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[str, tuple[int, ...]] | None:
+    """Return, in words and as axes to transpose, in which other order one input's axes are where
+    the shapes tell; None where they do not."""
+    axes = len(wanted)
+    if axes < 2 or len(got) != axes:
+        return None
+    orders: dict[str, tuple[int, ...]] = {"channels last": (axes - 1, *range(axes - 1))}
+    if axes == _MAP and wanted[-1] <= _COLOURS < min(wanted[:-1]):      # as channels last
+        orders |= {"channels first": (1, 2, 0), "height and width swapped": (1, 0, 2)}
+    elif axes == _MAP:
+        orders["height and width swapped"] = (0, 2, 1)
+    return next(((kind, order) for kind, order in orders.items()
+                 if tuple(got[axis] for axis in order) == wanted), None)
+
+
+def _same_order(got: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether one input or several are inputs of a shape once axes of one come or go, or a map
+    becomes a vector or is made of one: no element then changes its place."""
+    for own in (got[1:], got):
+        flat = len(own) == 1 or len(wanted) == 1
+        if own and (math.prod(own) == math.prod(wanted) if flat else
+                    [size for size in own if size > 1] == [size for size in wanted if size > 1]):
+            return True
+    return False
 
 
 def as_tensor(x: Any, name: str) -> torch.Tensor:

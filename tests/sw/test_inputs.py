@@ -106,7 +106,14 @@ def test_types_that_are_kept() -> None:
     ((5, 8, 6), (1, 8, 6), "; reshape it: x.reshape(-1, 1, 8, 6)"),
     ((5, 1, 8, 6), (48,), "; reshape it: x.reshape(-1, 48)"),
     ((8, 6), (1, 8, 6), "; reshape it: x.reshape(-1, 1, 8, 6)"),
-    ((5, 3, 6, 6), (3, 8, 6), ""), ((5, 48, 2), (48,), ""), ((), (1,), "")])
+    ((2, 3, 6, 8), (3, 8, 6), "; height and width swapped? x.transpose(0, 1, 3, 2)"),
+    ((3, 6, 8), (3, 8, 6), "; height and width swapped, and no batch? x.transpose(0, 2, 1)[None]"),
+    ((2, 3, 16, 16), (16, 16, 3), "; channels first? x.transpose(0, 2, 3, 1)"),
+    ((2, 8, 16, 3), (16, 8, 3), "; height and width swapped? x.transpose(0, 2, 1, 3)"),
+    ((2, 48), (3, 4, 4), "; reshape it: x.reshape(-1, 3, 4, 4)"),
+    ((5, 6, 8), (1, 8, 6), ""), ((2, 6, 3, 8), (3, 8, 6), ""), ((5, 4, 12), (3, 4, 4), ""),
+    ((2, 16, 3, 16), (3, 16, 16), ""), ((5, 3, 6, 6), (3, 8, 6), ""),
+    ((5, 48, 2), (48,), ""), ((), (1,), "")])
 def test_the_way_out_of_another_shape_makes_it_the_networks(got, wanted, way) -> None:
     words = f"shape {got}, the network takes (N, {', '.join(map(str, wanted))})"
     assert wrong_shape(got, wanted) == words + way
