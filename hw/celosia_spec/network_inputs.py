@@ -13,7 +13,7 @@ import numpy as np
 
 from celosia_spec.errors import ArgumentError
 from celosia_spec.inputs import as_array, real_array, wrong_shape
-from celosia_spec.preprocessing import scaled_by
+from celosia_spec.preprocessing import of_pictures
 
 __all__ = ["INPUTS_MAX", "Input", "channels", "check_inputs", "joined", "joined_shape", "numbers",
            "places", "size_of"]
@@ -36,14 +36,15 @@ class Input:
     shape: tuple[int, ...]
 
 
-def numbers(x: Any, what: str = "input", pixels: str = scaled_by(None)) -> np.ndarray:
+def numbers(x: Any, what: str = "input", pixels: str | None = None) -> np.ndarray:
     """Return a network's inputs as `celosia_spec.inputs.as_array` does; ArgumentError for uint8,
-    too, which are pixels.
+    too, where these are pixels.
 
-    what : what a refusal calls them.   pixels : what it says of them, as `scaled_by` does.
+    what   : what a refusal calls them.
+    pixels : what it says of uint8, as `scaled_by` does; None where these are numbers, too.
     """
     array = real_array(x, what)
-    if array.dtype == np.uint8 and array.ndim:
+    if pixels is not None and array.dtype == np.uint8 and array.ndim:
         raise ArgumentError(f"{what}: uint8 {pixels}")
     return as_array(array, what)
 
@@ -70,14 +71,14 @@ def joined(inputs: Sequence[Input], given: Any, shape: tuple[int, ...],
     elif isinstance(given, (tuple, list)):
         parts = list(given)
     else:
-        array = numbers(given, what, _OF_SEVERAL)
+        array = numbers(given, what)
         if array.shape[1:] == shape:
             return array
         raise ArgumentError(f"{what}: one array, the network takes {wanted}; give them in a tuple, "
                             f"or by their names")
     if len(parts) != len(inputs):
         raise ArgumentError(f"{what}: {len(parts)} arrays, the network takes {wanted}")
-    arrays = [numbers(part, f"{what} {one.name}", _OF_SEVERAL)
+    arrays = [numbers(part, f"{what} {one.name}", _OF_SEVERAL if of_pictures(one.shape) else None)
               for part, one in zip(parts, inputs, strict=True)]
     for array, one in zip(arrays, inputs, strict=True):
         if array.shape[1:] != one.shape:

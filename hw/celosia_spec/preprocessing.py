@@ -10,7 +10,8 @@ import numpy as np
 from celosia_spec.errors import ArgumentError
 from celosia_spec.isa.numbers import EXPONENT_MAX
 
-__all__ = ["LABELS_MAX", "LABEL_LENGTH", "Preprocessing", "of_pixels", "scaled_by", "unscaled"]
+__all__ = ["LABELS_MAX", "LABEL_LENGTH", "Preprocessing", "of_pictures", "of_pixels", "scaled_by",
+           "unscaled"]
 
 LABELS_MAX = 10_000
 """Most names of outputs."""
@@ -20,6 +21,8 @@ INPUT_MAX = 2.0 ** (EXPONENT_MAX + 1)
 """Inputs are below this."""
 _CHANNELS_MAX = 1 << 16
 _PIXEL_MAX = 255
+_MAP_AXES = 3
+_CHANNELS = 1, 3, 4     # of pictures: grey, colours, and how opaque these are
 _UNLIKE = 2         # times as large as any pixel: no mean of these, and hardly their deviation
 _FAR = 16           # times as large as inputs may be: numbers that are meant to be others
 
@@ -155,6 +158,17 @@ def of_pixels(mean: Any = None, deviation: Any = None) -> Preprocessing:
     if mean is None or deviation is None:
         return Preprocessing(scale=1 / 256)
     return Preprocessing(scale=1 / 255, mean=mean, deviation=deviation)
+
+
+def of_pictures(shape: Sequence[int], known: Preprocessing | None = None) -> bool:
+    """Whether an input of a shape, without the batch axis, is a picture, so that uint8 are pixels:
+    a map of 1, 3 or 4 channels; of any number where it is known how pixels become inputs.
+
+    What is no picture takes uint8 as the numbers that they are.
+    """
+    if len(shape) != _MAP_AXES or min(shape[1:]) < 2:
+        return False
+    return shape[0] in _CHANNELS or (known is not None and known.scale is not None)
 
 
 def scaled_by(known: Preprocessing | None, name: str = "program.preprocessing") -> str:

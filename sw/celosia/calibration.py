@@ -11,14 +11,17 @@ from celosia_spec.errors import ArgumentError
 from celosia_spec.inputs import wrong_shape
 from celosia_spec.isa.numbers import EXPONENT_MAX
 from celosia_spec.network_inputs import Input, joined, numbers
-from celosia_spec.preprocessing import Preprocessing, scaled_by, unscaled
+from celosia_spec.preprocessing import Preprocessing, of_pictures, scaled_by, unscaled
 
 MOST_INPUTS = 16
 """Of them, as many tell how large the tensors of a network are, and how right its outputs."""
 
 
 def known_early(x: Any) -> bool:
-    """Whether calibration inputs are of one input for sure: those of several may be in a tuple."""
+    """Whether calibration inputs are of one input for sure, and numbers: those of several may be
+    in a tuple, and uint8 are pixels where the network takes pictures."""
+    if str(getattr(x, "dtype", "")).endswith("uint8"):
+        return False
     if isinstance(x, (tuple, list)):
         return not any(hasattr(part, "shape") for part in x)
     return not isinstance(x, Mapping)
@@ -29,14 +32,15 @@ def calibration_array(x: Any, takes: Sequence[Input] = (), shape: tuple[int, ...
     """Return calibration inputs as `celosia_spec.network_inputs.numbers` does, None as it is;
     ArgumentError if there are none, or where one holds a value that no input can have.
 
-    takes, shape : the inputs of a network that takes several, which are joined, and the shape of
-    all together, without the batch axis.
+    takes : the inputs of a network that takes several, which are joined; () of one.
+    shape : of the input, or of all together, without the batch axis; () where it is not known.
     preprocessing : what the program will know of pixels.
     """
     if x is None:
         return None
     samples = joined(takes, x, shape, "calibration") if takes else numbers(
-        x, "calibration", scaled_by(preprocessing, "preprocessing"))
+        x, "calibration", scaled_by(preprocessing, "preprocessing")
+        if of_pictures(shape, preprocessing) else None)
     if not samples.size:
         raise ArgumentError("calibration holds no inputs; give it at least one, or leave it out")
     largest = np.abs(samples).reshape(len(samples), -1).max(axis=1)

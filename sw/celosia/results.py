@@ -14,7 +14,7 @@ from celosia_spec.errors import ArgumentError, CelosiaError, quoted
 from celosia_spec.inputs import wrong_shape
 from celosia_spec.network_inputs import joined as joined_inputs
 from celosia_spec.network_inputs import numbers
-from celosia_spec.preprocessing import scaled_by, unscaled
+from celosia_spec.preprocessing import of_pictures, scaled_by, unscaled
 from celosia_spec.qgraph import static_exponent
 from celosia_spec.steps import Ring
 
@@ -138,12 +138,13 @@ def as_images(program: Program, x: Any, notice: Notice | None = None) -> np.ndar
              which are joined here, but of a program in steps.
     notice : called with a line where the inputs seem to be pixels as they are.
 
-    ArgumentError where they are no inputs, such as pixels (uint8).
+    ArgumentError where they are no inputs, such as pixels: uint8 where
+    `celosia_spec.preprocessing.of_pictures` says so.
     """
     tensor, several = program.graph.tensors[program.graph.input], bool(program.takes)
-    several = several and program.steps is None
+    several, known = several and program.steps is None, program.preprocessing
     array = joined_inputs(program.takes, x, tensor.user_shape) if several else numbers(
-        x, pixels=scaled_by(program.preprocessing))
+        x, pixels=scaled_by(known) if of_pictures(tensor.user_shape, known) else None)
     if array.shape[1:] != tuple(tensor.user_shape):
         raise ArgumentError(f"input: {wrong_shape(array.shape, tensor.user_shape)}")
     if len(array) == 0:

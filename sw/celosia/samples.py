@@ -17,7 +17,7 @@ from celosia.reading import MAX_BYTES, ZipReader, load_npy
 from celosia.results import as_images
 from celosia_spec.errors import CelosiaError
 from celosia_spec.files import open_file
-from celosia_spec.preprocessing import scaled_by
+from celosia_spec.preprocessing import of_pictures, scaled_by
 
 if TYPE_CHECKING:
     from celosia.program import Program
@@ -56,8 +56,9 @@ def read_samples(sources: Sequence[Path], program: Program, limit: int | None = 
 
     Pictures are stretched to the network's height and width (bilinear), made grey or RGB as it has
     one channel or three, and become inputs as ``program.preprocessing`` says; so do arrays of
-    uint8, which are pixels. CelosiaError where a file is not sound, does not fit
-    the network, or is of pixels and nothing says how they become inputs.
+    uint8, unless the network takes what has their shape and is no picture. CelosiaError where a
+    file is not sound, does not fit the network, or is of pixels and nothing says how they become
+    inputs.
     """
     if len(sources) > 1 or sources[0].is_dir():
         files = _pictures(sources)
@@ -126,7 +127,8 @@ def _of_several(path: Path, archive: ZipReader, names: Sequence[str], program: P
 
 def _from_arrays(path: Path | str, images: np.ndarray, labels: np.ndarray | None, program: Program,
                  limit: int | None) -> Samples:
-    """Return images as inputs; those of uint8 are pixels."""
+    """Return images as inputs; those of uint8 are pixels, unless the network takes what has their
+    shape and is no picture."""
     truth = None
     if labels is not None:
         truth = as_labels(f"{path}: labels", labels)
@@ -134,7 +136,9 @@ def _from_arrays(path: Path | str, images: np.ndarray, labels: np.ndarray | None
             raise CelosiaError(f"{path}: labels of the shape {truth.shape} for images of the shape "
                                f"{images.shape}; give one for each image")
     images = images[:limit] if images.ndim else images
-    if images.dtype == np.uint8 and images.ndim in (3, 4) and not program.takes:
+    if images.dtype == np.uint8 and images.ndim in (3, 4) and not program.takes and (
+            images.shape[1:] != (wanted := _takes(program))
+            or of_pictures(wanted, program.preprocessing)):
         images = _pixels(path, images, program)
     return Samples(inputs=as_images(program, images),
                    truth=None if truth is None else truth[:limit])
@@ -163,6 +167,10 @@ def from_array(where: Path | str, images: np.ndarray, program: Program) -> np.nd
     """Return an array (N, ...) as inputs, float32: of uint8, which are pixels, as the program says,
     of other types as they are. Errors as `read_samples`."""
     return _from_arrays(where, images, None, program, None).inputs
+
+
+def _takes(program: Program) -> tuple[int, ...]:
+    return tuple(program.graph.tensors[program.graph.input].user_shape)
 
 
 def _fitted(picture: Any, size: tuple[int, int, int]) -> np.ndarray:

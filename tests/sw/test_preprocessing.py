@@ -15,6 +15,7 @@ from celosia import Preprocessing
 from celosia.cli import app
 from celosia.datasets import CLASSES, DatasetError, as_inputs, preprocess
 from celosia.labels import read_labels, read_truth
+from celosia.samples import read_samples
 from celosia.verify import verify
 from celosia_spec.errors import ArgumentError, CelosiaError
 
@@ -279,6 +280,10 @@ def test_pixels_of_several_inputs_and_those_that_calibrate(model: Path, tmp_path
 
     x = np.zeros((2, 4), np.float32)
     program = celosia.compile(Two(), (x[:1], x[:1]))
+    numbers = np.arange(8, dtype=np.uint8).reshape(2, 4)
+    assert celosia.run(program, (x, numbers)).answer.tolist() == numbers.tolist()
+    x = np.zeros((2, 1, 4, 4), np.float32)
+    program = celosia.compile(Two(), (x[:1], x[:1]))
     with pytest.raises(ArgumentError, match="input b: uint8 numbers, and nothing says how they "
                                             "become one of several inputs; give it as it was"):
         celosia.run(program, (x, x.astype(np.uint8)))
@@ -288,6 +293,23 @@ def test_pixels_of_several_inputs_and_those_that_calibrate(model: Path, tmp_path
                     "1/255", "--json") for name in ("pixels.npy", "inputs.npy")]
     assert given[0] == given[1]
     assert UNKNOWN in report(model, "--calibration", tmp_path / "pixels.npy", status=1)
+
+
+@pytest.mark.parametrize(("shape", "known"), [
+    ((8,), None), ((8,), Preprocessing(scale=1 / 255)), ((4, 6), None), ((2, 3, 4), None),
+    ((4, 6), Preprocessing(scale=1 / 255)), ((3, 1, 6), None)])
+def test_uint8_are_numbers_where_the_network_takes_no_pictures(tmp_path: Path, shape, known
+                                                               ) -> None:
+    """As numbers of other types are, which no way out needs to change."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(shape)), 3)).eval()
+    x = np.random.default_rng(0).integers(0, 10, (3, *shape))
+    program = celosia.compile(net, (1, *shape), preprocessing=known,
+                              calibration=x.astype(np.uint8))
+    right = celosia.run(program, x.astype(np.int16)).answer
+    np.testing.assert_array_equal(celosia.run(program, x.astype(np.uint8)).answer, right)
+    np.save(tmp_path / "x.npy", x.astype(np.uint8))
+    np.testing.assert_array_equal(read_samples([tmp_path / "x.npy"], program).inputs, x)
 
 
 def test_numbers_that_seem_to_be_pixels_as_they_are() -> None:
