@@ -38,7 +38,8 @@ _SCRIPT = _Kind("TorchScript, which runs code when opened",
                 'model.load_state_dict(torch.jit.load({name!r}).state_dict())  # model = Net()')
 _SAFETENSORS = _Kind("safetensors weights, without the network that they belong to (where "
                      "package.module:function makes that, give them with --weights)",
-                     'model.load_state_dict(safetensors.torch.load_file({name!r}))  '
+                     'import safetensors.torch as st; '
+                     'model.load_state_dict(st.load_file({name!r}))  '
                      '# model = Net()')
 _KERAS = _Kind("a Keras model, which Celosia does not read", _WRITE)
 _LITE = _Kind("a TensorFlow Lite model, which Celosia does not read", _WRITE)
@@ -88,9 +89,10 @@ def check_weights(path: Path) -> None:
         head = stream.read(_HEAD)
     if not head.startswith(b"PK\3\4") and _of_head(head) is not _PICKLED:
         return
-    code = (f"state = torch.load({str(path)!r}, weights_only=True)  # of a checkpoint its part, "
-            f"state['state_dict'] or so",
-            f"safetensors.torch.save_file({{name: tensor.clone(memory_format="
+    code = (f"import torch; state = torch.load({str(path)!r}, weights_only=True)  # of a "
+            f"checkpoint its part, state['state_dict'] or so",
+            f"import safetensors.torch; safetensors.torch.save_file({{name: "
+            f"tensor.clone(memory_format="
             f"torch.contiguous_format) for name, tensor in state.items()}}, "
             f"{str(path.with_suffix('.safetensors'))!r})")
     refusal = CelosiaError("\n    ".join((

@@ -71,8 +71,7 @@ def test_the_two_lines_make_a_pt2_file(tmp_path: Path, monkeypatch: pytest.Monke
     WRITERS[name](Path(name))
     what, *lines = refusal(Path(name)).splitlines()
     assert what.startswith(f"{name}: ") and len(lines) == 2 and max(map(len, lines)) < 110
-    scope = {"torch": torch, "safetensors": safetensors, "model": Net(),
-             "example": torch.zeros(1, 4)}
+    scope = {"torch": torch, "model": Net(), "example": torch.zeros(1, 4)}
     exec("\n".join(line.strip() for line in lines), scope)
     made = f"{Path(name).stem}{'-exported' * name.endswith('.pt2')}.pt2"
     program = load_exported(made)       # and what the lines read is still there
