@@ -12,7 +12,7 @@ from celosia.reading import MAX_BYTES, FileError, ZipReader
 from celosia_spec.errors import CelosiaError
 from celosia_spec.files import open_file
 
-__all__ = ["OLD_PT2", "ONNX", "PT2", "check_weights", "model_format"]
+__all__ = ["OLD_PT2", "ONNX", "PT2", "check_weights", "model_format", "module_words"]
 
 PT2, ONNX = "pt2", "onnx"
 """The formats that are read."""
@@ -102,12 +102,21 @@ def check_weights(path: Path) -> None:
     raise refusal
 
 
+def module_words(path: Path) -> str:
+    """Return how to name the module that a file of Python source is: from the current folder, or
+    from its own where it is not below that."""
+    inside = Path(os.path.relpath(path)).with_suffix("")
+    if inside.parts[0] == os.pardir:
+        return f", in its folder, give {path.stem}"
+    return f" give {'.'.join(inside.parts)}"
+
+
 def _of_other(path: Path, head: bytes) -> CelosiaError | None:
     """Return what a file is that is no archive, and the way out; None where it is ONNX."""
     if path.suffix == ".py":
-        return CelosiaError(f"{path}: Python source; on the command line give "
-                            f"{'.'.join(path.with_suffix('').parts)}:FUNCTION, a function or class "
-                            f"in it that makes the torch.nn.Module, else that module itself")
+        return CelosiaError(f"{path}: Python source; on the command line{module_words(path)}"
+                            f":FUNCTION, a function or class in it that makes the "
+                            f"torch.nn.Module, else that module itself")
     kind = _of_head(head)
     told = kind or any(head.startswith(magic) for magic in _OTHER)
     if not told and (path.suffix.lower() == ".onnx" or _ONNX_HEAD.match(head)):

@@ -389,11 +389,19 @@ def test_a_module_or_a_class_of_one_is_a_model_too(tmp_path, monkeypatch, name) 
                         "instance:net"),
     ("instance.py", "instance.py: Python source; on the command line give instance:FUNCTION, a "
                     "function or class in it that makes the torch.nn.Module@"),
+    ("folder/inner.py", "Python source; on the command line give folder.inner:FUNCTION, a"),
+    ("folder/../instance.py", "Python source; on the command line give instance:FUNCTION, a"),
+    ("../below/instance.py", "Python source; on the command line give instance:FUNCTION, a"),
+    ("../outside.py", "Python source; on the command line, in its folder, give outside:FUNCTION"),
+    ("../outside.py:net", "with points for folders; in its folder, give outside:net"),
     ("instance", "there is no such file; give instance:FUNCTION, a function in instance.py, or a"),
 ])
 def test_scripts_that_are_no_modules_are_told_the_way_out(tmp_path, monkeypatch, name, words
                                                           ) -> None:
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outside.py").write_text("")
+    (tmp_path / "below" / "folder").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "below")
+    Path("folder/inner.py").write_text("")
     for module, text in SCRIPTS.items():
         Path(f"{module}.py").write_text(text)
         monkeypatch.delitem(sys.modules, module, raising=False)

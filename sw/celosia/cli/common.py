@@ -217,9 +217,11 @@ def find_model(name: str, shapes: "Shapes" = ()) -> "tuple[Any, Examples | None]
                            + f"a .pt2 or .onnx file, {zoo.near(name) or 'lenet5'} or another name "
                              "that `celosia models` lists, or package.module:function")
     if module_name.endswith(".py"):
-        plain = ".".join(Path(module_name).with_suffix("").parts)
+        from celosia.modelfile import module_words
+
+        way = module_words(Path(module_name)).removeprefix(", ").lstrip()
         raise CelosiaError(f"model {name!r}: modules are named without .py, and with points for "
-                           f"folders; give {plain}:{function_name}")
+                           f"folders; {way}:{function_name}")
     return _made(name, module_name, function_name), None
 
 
