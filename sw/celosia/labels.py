@@ -59,10 +59,16 @@ def check_classes(path: Path, classes: Sequence[str], labels: Sequence[str]) -> 
     """
     if not classes or not labels or tuple(classes) == tuple(labels):
         return
-    kind = "in another order" if sorted(classes) == sorted(labels) else "which are others"
+    truth = "run --truth FILE, with the program's class of each input on a line"
+    if sorted(classes) == sorted(labels):
+        kind, way = "in another order", truth
+    else:
+        kind, way = "which are others", truth
+        if len(classes) == len(labels):
+            way = (f"compile or run --labels FILE, with the names as its folders are called, where "
+                   f"training had these in this order, else {truth}")
     raise FileError(f"{path}: its classes are {_few(classes)}, and the program's {_few(labels)}, "
-                    f"{kind}; give compile or run --labels FILE, with the names as its folders are "
-                    f"called and in the order of training, or run --truth FILE")
+                    f"{kind}; give {way}")
 
 
 def _few(names: Sequence[str]) -> str:

@@ -235,14 +235,20 @@ def test_folders_that_name_classes_otherwise_than_the_program_are_refused(
     right = answer(*given)
     assert right["accuracy"] == 0.5
     names = tmp_path / "names.txt"
-    for text, order, kind in (("dog\ncat\n", "dog, cat", "in another order"),
-                              ("cat\ncow\n", "cat, cow", "which are others")):
+    truth = "run --truth FILE, with the program's class of each input on a line"
+    for text, order, kind in (
+            ("dog\ncat\n", "dog, cat", f"in another order; give {truth}"),
+            ("cat\ncow\n", "cat, cow", "which are others; give compile or run --labels FILE, with "
+             f"the names as its folders are called, where training had these in this order, else "
+             f"{truth}")):
         names.write_text(text)
         said = invoke(*given, "--labels", names, status=1).stderr
         assert said == (f"celosia: {tmp_path / 'pets'}: its classes are cat, dog, and the "
-                        f"program's {order}, {kind}; give compile or run --labels FILE, with the "
-                        f"names as its folders are called and in the order of training, or run "
-                        f"--truth FILE\n")
+                        f"program's {order}, {kind}\n")
+    names.write_text("dog\ncat\n")      # training's order, and the truth of folders cat, dog
+    (tmp_path / "truth.txt").write_text("cat\ndog\n")
+    assert answer(*given, "--labels", names, "--truth", tmp_path / "truth.txt")["accuracy"] == 0.5
+    names.write_text("cat\ncow\n")
     (tmp_path / "truth.txt").write_text("cow\ncat\n")
     assert answer(*given, "--labels", names, "--truth", tmp_path / "truth.txt")["accuracy"] == 0.5
     names.write_text("cat\ndog\n")
