@@ -76,7 +76,20 @@ def head(*layers: nn.Module) -> nn.Module:
 def varied(a: nn.Module, b: nn.Module, x: torch.Tensor) -> torch.Tensor:
     d = a(x)
     d = d - d.mean((2, 3), keepdim=True)
-    return b(x / 2 + (d * d).mean((2, 3), keepdim=True))
+    return b(x / 2 + (d * d).mean((2, 3), keepdim=True) * 64 / 63)
+
+
+def deviating(a: nn.Module, b: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    d = a(x)
+    d = d - d.mean((2, 3), keepdim=True)
+    return b(x / 2 + ((d * d).mean((2, 3), keepdim=True) * 64 / 63).clamp(0.01, 4).sqrt())
+
+
+@pytest.mark.parametrize(("written", "whole"), [(varied, torch.var), (deviating, torch.std)])
+def test_variances_as_they_are_written_out_are_those_of_torch(written, whole) -> None:
+    x = torch.rand(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * 2
+    torch.testing.assert_close(written(nn.Identity(), nn.Identity(), x),
+                               x / 2 + whole(x, (2, 3), keepdim=True))
 
 
 class Autocast(nn.Module):
@@ -126,6 +139,9 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
     "variance": (lambda: Function(lambda a, b, x: b(x / 2 + a(x).var((2, 3), keepdim=True)), conv(),
                                   conv()), f"var (var): {SAID}; {REMEDIES['var']}",
                  lambda: Function(varied, conv(), conv())),
+    "deviation": (lambda: Function(lambda a, b, x: b(x / 2 + a(x).std((2, 3), keepdim=True)),
+                                   conv(), conv()), f"std (std): {SAID}; {REMEDIES['std']}",
+                  lambda: Function(deviating, conv(), conv())),
     "autocast": (Autocast, "wrap_with_autocast (wrap_with_autocast): converts to torch.bfloat16; "
                  "keep the network in float32, without torch.autocast", conv),
     "narrow clamp": (lambda: between(nn.Hardtanh(0, 1e-6)), "1 (hardtanh): clamps to 0 ... 1e-06: "

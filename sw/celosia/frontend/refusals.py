@@ -32,7 +32,9 @@ _SIZE = "resize maps with mode='nearest' or 'bilinear', or enlarge them by a tra
 _ORDER = "keep the axes in the order (1, C, H, W) or (1, C, L)"
 _SPLIT = "split tensors along the channels only"
 _JOIN = "join tensors along the channels only, each of one size"
-_VARIANCE = "write it out: d = x - x.mean(dim, keepdim=True), then (d * d).mean(dim, keepdim=True)"
+_VARIANCE = ("write it out: d = x - x.mean(dim, keepdim=True), then (d * d).mean(dim, "
+             "keepdim=True) times N / (N - 1), of N elements")
+_DEVIATION = f"{_VARIANCE}, then .clamp(0.01, 4).sqrt()"
 _LINES = "take lines and columns in their order, all or one in so many"
 
 _REMEDIES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -49,7 +51,8 @@ _REMEDIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (_ORDER, ("permute", "transpose", "movedim", "channel_shuffle")),
     (_SPLIT, ("split", "split_with_sizes", "chunk", "unbind", "tensor_split")),
     (_JOIN, ("cat", "concat", "stack")),
-    (_VARIANCE, ("var", "var_mean", "std", "std_mean")),
+    (_VARIANCE, ("var", "var_mean")),
+    (_DEVIATION, ("std", "std_mean")),
     ("use Conv2d, with the third axis among the channels", ("conv3d",)),
     (_LINES, ("slice", "flip", "roll", "index", "index_select", "narrow", "repeat", "expand")),
     ("take the maximum over the axes (2, 3) of a map, or use a max-pool", ("max", "amax")),
