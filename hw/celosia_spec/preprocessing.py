@@ -23,7 +23,8 @@ _CHANNELS_MAX = 1 << 16
 _PIXEL_MAX = 255
 _MAP_AXES = 3
 _CHANNELS = 1, 3, 4     # of pictures: grey, colours, and how opaque these are
-_UNLIKE = 2         # times as large as any pixel: no mean of these, and hardly their deviation
+_UNLIKE_MEAN = 2            # times as large as any pixel: no mean of these
+_UNLIKE_DEVIATION = 8       # hardly a deviation; one of 2 or 3 makes inputs small on purpose
 _FAR = 16           # times as large as inputs may be: numbers that are meant to be others
 
 
@@ -87,12 +88,16 @@ class Preprocessing:
         if self.scale is None:
             return ()
         most = self.scale * _PIXEL_MAX
-        wrong = [f"{name} {largest:g}" for name, largest in (
-            ("mean", max(self.mean)), ("deviation", max(self.deviation)))
-            if _UNLIKE * most < largest <= _PIXEL_MAX and largest != 1]
+        wrong = [(name, largest) for name, largest, times in (
+            ("mean", max(self.mean, key=abs), _UNLIKE_MEAN),
+            ("deviation", max(self.deviation), _UNLIKE_DEVIATION))
+            if times * most < abs(largest) and largest != 1]
         if not wrong:
             return ()
-        return (f"{' and '.join(wrong)}: scaled pixels are {most:.3g} at most; what was found of "
+        said = " and ".join(f"{name} {largest:g}" for name, largest in wrong)
+        if any(not 0 < largest <= _PIXEL_MAX for _, largest in wrong):
+            return (f"{said}: scaled pixels are {most:.3g} at most; give what was found of such",)
+        return (f"{said}: scaled pixels are {most:.3g} at most; what was found of "
                 f"pixels up to {_PIXEL_MAX} has to be divided by {1 / self.scale:.4g}, as they "
                 f"are, or scale is 1",)
 

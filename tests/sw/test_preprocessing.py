@@ -62,8 +62,12 @@ def test_means_of_pixels_that_are_not_scaled_are_told() -> None:
     assert words in celosia.compile(net(), (1, 3, 6, 7), preprocessing=Preprocessing(
         scale=1 / 255, **given)).remarks
     for right in (Preprocessing(scale=1, **given), Preprocessing(), Preprocessing(scale=1 / 255),
-                  Preprocessing(scale=1 / 255, mean=MEAN, deviation=DEVIATION)):
+                  Preprocessing(scale=1 / 255, mean=MEAN, deviation=DEVIATION),
+                  Preprocessing(scale=1 / 255, deviation=2.5)):
         assert right.remarks == ()
+    for far in (300, -300):
+        assert Preprocessing(scale=1 / 255, mean=far).remarks == (
+            f"mean {far}: scaled pixels are 1 at most; give what was found of such",)
 
 
 def test_numbers_may_be_given_plain_or_as_any_sequence() -> None:
