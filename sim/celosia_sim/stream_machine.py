@@ -28,11 +28,10 @@ from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN, OUTPUT_BITS
 from celosia_spec.isa.passes import code_weight
 from celosia_spec.isa.words import BLOCK, DENSE, TILE_WORDS, WEIGHT, tap_word, tile_words
 
-_QUIET = (Op.LAYER, Op.TAPS, Op.TILES, Op.JOIN, Op.CLOSE, Op.HALT)
-"""Commands that wait until everything is written; others of `_WAITS` until all steps are issued,
-and `Op.BAND` until all fills are done as well."""
-
-_WAITS = (*_QUIET, Op.BAND, Op.WAIT)
+_OWN = (Op.LAYER, Op.TAPS, Op.TILES)
+_QUIET = (*_OWN, Op.JOIN, Op.CLOSE, Op.HALT)
+"""Commands that wait until everything is written, the first ones of a cluster by itself. `Op.BAND`
+and `Op.WAIT` wait until all steps are issued, and the first of them until all fills are done."""
 
 _BETWEEN = (Op.BAND, Op.FILL, Op.WAIT, Op.NOTHING)
 """Commands that may stand between the parts of a batch."""
@@ -63,6 +62,9 @@ def run(state: State, entries: np.ndarray, lists: Sequence[np.ndarray],
                                   "again")
         if op == Op.HALT:
             return
+        if op in (*_QUIET, Op.BAND, Op.WAIT):
+            for own in states:
+                own.meanwhile.waits(fills=op == Op.BAND, writes=op in _QUIET)
         if op == Op.COPY:
             if flash is None:
                 raise SimulationError("a section is to be copied, and there is no flash")
@@ -102,8 +104,8 @@ def _cluster(state: State, reader: Reader, *,
         fields = record.unpack(words[:len(record.words)]) if record else {}
         if op in _TOGETHER:
             yield op, fields
-        if op in _WAITS:
-            state.meanwhile.waits(fills=op == Op.BAND, writes=op in _QUIET)
+        if op in _OWN:
+            state.meanwhile.waits(fills=False, writes=True)
         if op == Op.LAYER:
             layer = fields
         elif op == Op.BAND:

@@ -16,24 +16,33 @@ from celosia_spec.isa.numbers import EXPONENT_MIN, EXPONENT_SLOTS
 
 class Meanwhile:
     """What may happen at once, as it stands between two commands that wait: fills go on beside
-    batches, and writes behind them. What one of them reads, no other may write.
+    the batches of all clusters, and writes behind them. What one of them reads, no other may write.
 
-    Of banks and main memory whether a cell was read, or written, by batches and by fills.
+    Of banks and main memory whether a cell was read, or written, by a cluster's batches and by
+    fills.
     """
 
     def __init__(self, array: Array, main: np.ndarray) -> None:
         banks = array.lanes, array.bank_rows
         self.read, self.filled = np.zeros(banks, bool), np.zeros(banks, bool)
         self.fetched, self.written = np.zeros(len(main), bool), np.zeros(len(main), bool)
+        self._all = [self]
+
+    def beside(self) -> "Meanwhile":
+        """Return that of another cluster, whose banks have the same fills."""
+        found = copy.copy(self)
+        found.read, found.written = np.zeros_like(self.read), np.zeros_like(self.written)
+        self._all.append(found)
+        return found
 
     def fill(self, bank: np.ndarray, row: np.ndarray, element: np.ndarray | None) -> None:
         """A fill writes these cells of banks, and reads these elements of main memory."""
-        if self.read[bank, row].any():
+        if any(cluster.read[bank, row].any() for cluster in self._all):
             raise SimulationError("a fill takes the place of what batches beside it read; compile "
                                   "again")
         self.filled[bank, row] = True
         if element is not None:
-            if self.written[element].any():
+            if any(cluster.written[element].any() for cluster in self._all):
                 raise SimulationError("a fill reads what batches before it write; compile again")
             self.fetched[element] = True
 
@@ -50,7 +59,8 @@ class Meanwhile:
         self.written[element] = True
 
     def waits(self, *, fills: bool, writes: bool) -> None:
-        """All steps so far are issued; all fills and all writes are done, too."""
+        """All steps so far of the cluster are issued; all fills, and all its writes, are done,
+        too."""
         self.read[:] = False
         if fills:
             self.filled[:] = self.fetched[:] = False
@@ -94,6 +104,7 @@ class State:
         found = copy.copy(self)
         other = (1 << CONTROL_BITS) - 1
         found.taps, found.tiles = (table ^ other for table in (self.taps, self.tiles))
+        found.meanwhile = self.meanwhile.beside()
         return found
 
 

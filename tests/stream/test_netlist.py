@@ -25,8 +25,8 @@ MACHINES = {
                                shrinking_network(), ("SB_MAC16", "SB_SPRAM256KA", "SB_RAM40_4K")),
     "iCE40, logic": (HX8K, Array(**SMALL, lanes=8, residual=False), "bram",
                      shrinking_network((3, 4, 8, 8, 8), (3, 2, 1, 1), 16), ("SB_RAM40_4K",)),
-    "ECP5": (LFE5U[25], Array(**SMALL, lanes=8), "bram", residual_network(),
-             ("MULT18X18D", "DP16KD", "TRELLIS_FF"))}
+    "ECP5": (LFE5U[25], Array(**SMALL | {"main_words": 2048}, lanes=8, fill=8), "bram",
+             residual_network(), ("MULT18X18D", "DP16KD", "TRELLIS_DPR16X4", "TRELLIS_FF"))}
 
 
 @pytest.mark.parametrize("name", MACHINES)

@@ -65,9 +65,9 @@ class FillEngine(wiring.Component):
     Timing
     ------
     A word of main memory for each grant, at most one a cycle: four codes without ``apart``, one
-    with it; four zeros a cycle without the port. Codes are on the outputs ``latency`` cycles after
-    the grant. Nothing hangs on when grants come. `celosia_spec.isa.fills.cycles` says what a record
-    takes.
+    with it; four zeros a cycle without the port. `WideEngine` takes two. Codes are on the outputs
+    ``latency`` cycles after the grant. Nothing hangs on when grants come.
+    `celosia_spec.isa.fills.cycles` says what a record takes.
 
     Records have at most ``bank_rows`` lines and channels, and keep what
     `celosia_spec.isa.fills.places` asserts: elements of a word go to different columns.

@@ -43,8 +43,8 @@ PIECE = 1 << PIECE_BITS
 FLASH = {4: (4, 1), 8: (2, 1), 16: (2, 2)}
 """Cycles of an element from flash, to the wires that it comes on and the cycles of a clock."""
 
-VERSION = 7
-"""Counts up where streams or sections mean something else."""
+VERSION = 8
+"""Counts up where streams or sections mean something else, or take other cycles."""
 
 
 def kib(words: int) -> float:
@@ -119,8 +119,6 @@ class Array:
             raise ValueError(f"clusters must be 1, 2, 4 or 8, not {self.clusters!r}")
         if self.clusters > 1 and not self.two_ports:
             raise ValueError("fill must be 8 of several clusters")
-        if self.two_ports and self.main_words % 2:
-            raise ValueError(f"main_words must be even where fill is 8, not {self.main_words}")
         if self.clusters > 1 and self.drain == 1:
             raise ValueError("drain must be 2 of several clusters")
         _check_widths(self)

@@ -184,8 +184,8 @@ def _place(name: str, about: str) -> tuple[Field, ...]:
 
 FILL = _record(
     "fill",
-    (Field("run", 16, True, "n - elements of a line, where n are filled a cycle; with `apart` "
-                            "2 n - 1 - n times their number"),),
+    (Field("run", 16, True, "n - elements of a line, where n of a word are filled a cycle; with "
+                            "`apart` 2 n - 1 - n times their number"),),
     (Field("lines", 16, True, "minus the lines"),),
     (Field("rows", BANK_ROW_BITS, False, "bank rows from one position group to the next"),),
     (Field("element", 16, False, "number of the first element in main memory, lower bits"),),
