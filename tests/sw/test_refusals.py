@@ -109,6 +109,8 @@ def compile_graph(model: nn.Module, shape: tuple[int, ...] = SHAPE):
 
 MANY = "of a map of 72 x 8 x 8 it moves elements one by one, and 4,096 at most are moved so"
 RELU = "replace it with ReLU and train the model again"
+BEFORE = ("clamp layers.0, the tensor that it is computed from, before anything else, such as "
+          f"x.clamp(-4, 4), or {RELU}")
 CLAMP = f"clamp what it takes to where it is needed, such as x.clamp(-4, 4), or {RELU}"
 SAID = "not supported by this machine"
 OUTPUTS = "leave it out of the network and apply it to the outputs on the host"
@@ -134,8 +136,12 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
                         f"not run straight far from 0; {OUTPUTS}", ALONE),
     "a share of an amount": (
         lambda: Function(lambda a, b, x: b(1 / (1 + a(x).abs())), conv(), conv()), "reciprocal "
-        f"(reciprocal): 12 straight pieces are off by up to 2% of its span; {CLAMP}",
+        f"(reciprocal): 12 straight pieces are off by up to 2% of its span; {BEFORE}",
         lambda: Function(lambda a, b, x: b(1 / (1 + a(x).clamp(-4, 4).abs())), conv(), conv())),
+    "a logarithm of a sum": (
+        lambda: Function(lambda a, b, x: b((a(x) + 5).log()), conv(), conv()),
+        f"log (log): it is not finite everywhere; {BEFORE}",
+        lambda: Function(lambda a, b, x: b((a(x).clamp(-4, 4) + 5).log()), conv(), conv())),
     "variance": (lambda: Function(lambda a, b, x: b(x / 2 + a(x).var((2, 3), keepdim=True)), conv(),
                                   conv()), f"var (var): {SAID}; {REMEDIES['var']}",
                  lambda: Function(varied, conv(), conv())),

@@ -1,7 +1,6 @@
 """Operators of one number or two: ReLU, clamps, the larger of two, slopes, functions in pieces."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 
 from celosia.frontend import arithmetic
 from celosia.frontend.call import Call, Constant, Value, map_shape
+from celosia.frontend.patterns import Function
 from celosia.frontend.refusals import REMEDIES
 from celosia.graph import Activate, Add, BatchNorm, Curve, Leaky, Node
 from celosia.pieces import fit
@@ -180,8 +180,11 @@ def _leaky(call: Call, slope: np.ndarray, *, fixed: bool) -> Node:
                  slope=np.broadcast_to(slope, channels).copy())
 
 
-def _way_out(function: Callable[[np.ndarray], np.ndarray]) -> str:
-    """Return what to do about a function that has no pieces: where these are enough, clamp."""
+def _way_out(function: Function, source: str) -> str:
+    """Return what to do about a function that has no pieces: where these are enough, clamp.
+
+    source : the tensor that its first step takes.
+    """
     with np.errstate(all="ignore"):
         finite = np.isfinite(function(np.linspace(-4, 4, 17))).all()
     low, high = (-4.0, 4.0) if finite else (0.25, 8.0)
@@ -193,8 +196,9 @@ def _way_out(function: Callable[[np.ndarray], np.ndarray]) -> str:
         fit(clamped)
     except (ValueError, RuntimeError):
         return REMEDIES["silu"]
-    return (f"clamp what it takes to where it is needed, such as x.clamp({low:g}, {high:g}), or "
-            f"{REMEDIES['silu']}")
+    what = "what it takes to where it is needed" if len(function.steps) == 1 else (
+        f"{source}, the tensor that it is computed from, before anything else")
+    return f"clamp {what}, such as x.clamp({low:g}, {high:g}), or {REMEDIES['silu']}"
 
 
 def curve(call: Call) -> Node:
@@ -204,7 +208,8 @@ def curve(call: Call) -> Node:
     try:
         pieces, off = fit(call.args["function"])
     except (ValueError, RuntimeError) as problem:
-        raise call.refuse(str(problem), _way_out(call.args["function"])) from None
+        raise call.refuse(str(problem),
+                          _way_out(call.args["function"], source.name)) from None
     if (pieces.below, pieces.above) == (0, 1) and not np.any(pieces.values):
         return relu(call)
     return Curve(name=call.name, input=source.name, pieces=pieces, operator=call.operator, off=off,
