@@ -37,7 +37,7 @@ from celosia_spec.qgraph import QGraph
 UP5K = Array(flash=4)
 ECP5 = Array(main_words=MAIN_WORDS_MAX, ring=512, controls=1024, taps=1024, tiles=1024, flash=4)
 DENSITIES = (1.0, 0.5, 0.2, 0.1)
-TARGETS = "icebreaker", "ulx3s-85f"
+TARGETS = "icebreaker", "ulx3s-25f", "ulx3s-85f"
 Goals: TypeAlias = tuple[float | None, float | None, float | None, float | None]
 NO_GOALS: Goals = (None,) * 4
 GOALS: dict[str, dict[int, Goals]] = {
@@ -189,5 +189,5 @@ if __name__ == "__main__":
                       "help": "of no target: lanes whose sums leave a cycle"}),
          ("--clusters", {"type": int, "choices": (1, 2, 4, 8),
                          "help": "of no target: clusters of 16 lanes"}),
-         ("--fill", {"type": int, "choices": (2, 4),
+         ("--fill", {"type": int, "choices": (2, 4, 8),
                      "help": "of no target, with one cluster: elements that are filled a cycle"}))

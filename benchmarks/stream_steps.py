@@ -30,7 +30,8 @@ from celosia_spec.isa.array import ENTRY_WORDS
 from celosia_spec.qgraph import QGraph
 
 COLUMN_MS = 32
-GOALS = {"icebreaker": (13.9, 9.0, 5.5, 4.3), "ulx3s-85f": (3.9, None, None, None)}
+_16 = 13.9, 9.0, 5.5, 4.3
+GOALS = {"icebreaker": _16, "ulx3s-25f": _16, "ulx3s-85f": (3.9, None, None, None)}
 """Thousands of cycles that a step of one column may take at each density, by targets."""
 HOPS = (1, 2, 4)
 TAKEN = 40
