@@ -44,12 +44,12 @@ class Cluster:
         """
         self._reading(m, fill)
         self._output(m)
-        m.d.comb += self.control.data.eq(memory.data if isinstance(memory, MainMemory)
-                                         else memory.fetched[self.number])
         if isinstance(memory, MainMemory):
+            m.d.comb += self.control.data.eq(memory.data)
             connect(m, self.control.memory, memory.fetcher)
             self._write(m, memory.writer)
         else:
+            m.d.comb += self.control.data.eq(memory.fetched[self.number])
             connect(m, self.control.memory, memory.fetchers[self.number])
             self._queue(m, memory.writers[self.number], stop)
 

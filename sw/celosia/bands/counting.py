@@ -34,7 +34,7 @@ BAND_ENTRIES, CHUNKS = 2, 3
 """Entries of a band's command, where it begins one; chunks of a band of several clusters, each."""
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class LineCost:
     """Of a fill's line the fewest accesses that count, and cycles without one from it to the next
     one, or to the next channel's."""
 
@@ -43,8 +43,9 @@ class Line:
     channel: int
 
 
-LINES = {2: Line(least=3, turn=4, channel=5), 4: Line(least=3, turn=4, channel=5),
-         8: Line(least=1, turn=1, channel=1)}
+LINE_COSTS = {2: LineCost(least=3, turn=4, channel=5),
+              4: LineCost(least=3, turn=4, channel=5),
+              8: LineCost(least=1, turn=1, channel=1)}
 """To the elements that are filled a cycle."""
 
 FETCH = 3
@@ -329,7 +330,7 @@ def _about(layout: Lines | Spread, band: Band, size: int, *, twice: bool) -> Fil
 
 def about_fills(layout: Lines | Spread, band: Band, size: int) -> Fill:
     """Return what a band's fills take, about, where ``size`` elements are filled a cycle."""
-    line = LINES[size]
+    line = LINE_COSTS[size]
     if isinstance(layout, Spread):
         source = layout.source
         words = -(-(source.elements + layout.addends) // size)
